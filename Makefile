@@ -29,7 +29,7 @@ check: $(VENV)/.dev ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## figures, one `name: value` a line
+bench: $(VENV)/.dev $(VENV)-bench/.installed ## figures, one `name: value` a line
 	$(BIN)/python -m bench $(ARGS)
 
 evidence:
@@ -38,8 +38,10 @@ evidence:
 
 lock: $(VENV)/.dev ## writes requirements/*.txt again from pyproject.toml
 	$(LOCK) pyproject.toml --output-file requirements/base.txt
+	$(LOCK) --group build --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --extra dev --group build --constraint requirements/base.txt \
 		--output-file requirements/dev.txt
+	$(LOCK) --group bench --output-file requirements/bench.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -53,4 +55,10 @@ $(VENV)/.installed: requirements/base.txt requirements/build.txt pyproject.toml 
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.installed
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)-bench/.installed: requirements/bench.txt | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+		-r requirements/bench.txt
 	@touch $@

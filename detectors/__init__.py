@@ -1,0 +1,1 @@
+"""What is noticed: pure, seeded, restorable judges of one stream of losses each."""
