@@ -1,5 +1,1 @@
-"""What is done: the roles, and the engine, the storage and the wiring they stand on.
-
-A role is a folder, a process, and one side of a topic. Roles never import each other; the import
-contracts in pyproject.toml hold the layers.
-"""
+"""What is done: roles, engines, storage and the one place that wires them."""

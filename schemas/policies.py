@@ -1,0 +1,249 @@
+"""What a user promises and permits, per model: guards, label mode, mode of action, adapter.
+
+Policies are data. Each field is followed by a string that says meaning, unit and reason; the
+reference in docs/policies.md is made from them. `faults` gives everything that types cannot say,
+with paths, all at once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from schemas.commands import Mode
+from schemas.durations import Duration
+
+SIGNALS = (
+    "error_rate", "latency_ms", "accuracy", "error", "false_positive_rate", "false_negative_rate",
+    "precision", "recall", "fp_per_prediction", "brier", "absolute_error", "cost", "score",
+    "prediction", "label_coverage", "traffic_share", "prometheus",
+)  # fmt: skip
+"""Signals by name; `feature:NAME` besides."""
+
+RATES = frozenset({
+    "error_rate", "accuracy", "error", "false_positive_rate", "false_negative_rate", "precision",
+    "recall", "fp_per_prediction", "label_coverage", "traffic_share",
+})  # fmt: skip
+"""Signals that are shares in [0, 1]."""
+
+HIGHER_IS_BETTER = frozenset({"accuracy", "precision", "recall", "label_coverage"})
+"""Rates whose loss is one minus the rate."""
+
+NEEDS_POSITIVE = frozenset({
+    "false_positive_rate", "false_negative_rate", "precision", "recall", "fp_per_prediction",
+    "brier",
+})  # fmt: skip
+
+NEEDS_LABELS = NEEDS_POSITIVE | {"accuracy", "error", "absolute_error", "cost", "label_coverage"}
+
+NEEDS_MEAN_GUARD = frozenset({"brier", "absolute_error", "cost"})
+
+
+class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One guard: a detector on one signal, with its limit."""
+
+    signal: str
+    """What is watched; one of the signals, or `feature:NAME`."""
+    name: str | None = None
+    """How reports call the guard; derived from signal and limit when left out."""
+    max: float | None = None
+    """Highest value that is accepted, in the signal's own unit."""
+    min: float | None = None
+    """Lowest value that is accepted."""
+    max_increase: float | None = None
+    """Accepted relative increase against the concurrent stable: 0.15 is 15 % above."""
+    quantile: float | None = None
+    """For signals that are values: which quantile the limit binds, in (0, 1)."""
+    detector: str | None = None
+    """A river detector by name (`adwin`, `page_hinkley`): drift warning, no guarantee."""
+    params: dict[str, float | str] = {}
+    """Parameters of that detector."""
+    query: str | None = None
+    """PromQL, for the signal `prometheus`; must give exactly one series."""
+    every: Duration = Duration(15)
+    """How often the query is asked."""
+    action: Literal["rollback", "hold", "alert"] | None = None
+    """What a breach leads to; `rollback` for limits, `alert` for river detectors and queries."""
+    segment: str | None = None
+    """Watch each value of this segment apart."""
+
+    @property
+    def acts(self) -> str:
+        """The action in force."""
+        if self.action is not None:
+            return self.action
+        return "alert" if self.detector or self.signal == "prometheus" else "rollback"
+
+    @property
+    def label(self) -> str:
+        """The guard's name in force."""
+        if self.name:
+            return self.name
+        parts = [self.signal]
+        if self.quantile is not None:
+            parts.append(f"p{self.quantile * 100:g}")
+        if self.detector:
+            parts.append(self.detector)
+        for word in ("max", "min", "max_increase"):
+            if (limit := getattr(self, word)) is not None:
+                parts.append(f"{word}={limit:g}")
+        return " ".join(parts)
+
+
+class Promote(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a canary may become stable."""
+
+    steps: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 1.0])
+    """Shares of traffic, growing, in (0, 1]."""
+    margin: float = 0.25
+    """A canary is proven no worse than stable by more than this, relative."""
+    bake: Duration = Duration(86_400)
+    """How long a step is held at least."""
+
+
+class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is promised and permitted for one model, or for all that a glob names."""
+
+    model: str
+    """Exact name or glob; the first policy that matches holds."""
+    adapter: str | None = None
+    """Which of `adapters` executes commands; none: `dry_run`."""
+    mode: Mode = "observe"
+    """`observe` records what it would do, `propose` asks a person, `enforce` acts."""
+    positive: float | str | None = None
+    """Label of the positive class, for binary tasks."""
+    horizon: Duration = Duration(7 * 86_400)
+    """How long an outcome may take; a prediction without one counts as unlabelled then."""
+    labels: Literal["matured", "optimistic", "conditional"] = "matured"
+    """When a label counts: once its prediction is as old as the horizon, or on arrival."""
+    alpha: float = 0.01
+    """Chance of ever rolling back a healthy version, shared by the guards, in (0, 0.5)."""
+    guards: list[GuardSpec] = []
+    promote: Promote | None = None
+    cooldown: Duration = Duration(6 * 3600)
+    """After a rollback, how long no other automatic one of this model may follow (wall time)."""
+    roles: Literal["declared", "inferred"] = "declared"
+    """`inferred` permits acting when no rollout event names stable and canary."""
+    votes: Literal["prediction", "unit"] = "prediction"
+    """`unit`: predictions of one unit within `unit_window` are one vote."""
+    unit_window: Duration = Duration(1800)
+    """Event time within which a unit has one vote."""
+    max_decision_age: Duration = Duration(300)
+    """A decision older than this (wall time against event time) is recorded and not sent."""
+    max_silence: Duration = Duration(60)
+    """Without any prediction of a live version for so long (event time), its verdict is unknown."""
+    min_coverage: float = 0.5
+    """Share of matured predictions that must have a label, in [0, 1]; below it: unknown."""
+    verify_within: Duration = Duration(30)
+    """How long traffic has to show that a command worked (event time)."""
+    expires_after: Duration = Duration(300)
+    """A command not executed for so long is dropped, and said to be."""
+    retries: int = 1
+    """How often a rollback that traffic does not confirm is tried again before a person is paged."""
+    min_rows: int = 30
+    """Rows of a version below which its guards say `too_few` instead of judging health."""
+
+    def matches(self, model: str) -> bool:
+        """Whether this policy speaks of the model."""
+        return self.model == model or fnmatch.fnmatchcase(model, self.model)
+
+    def guard_alpha(self) -> float:
+        """Each guard's part of the error budget: guards that can roll back share it evenly."""
+        sharers = sum(1 for guard in self.guards if guard.acts != "alert" and not guard.detector)
+        return self.alpha / max(1, sharers)
+
+
+def policy_for(policies: list[Policy], model: str) -> Policy | None:
+    """Return the first policy that matches, or None."""
+    return next((policy for policy in policies if policy.matches(model)), None)
+
+
+def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[str]:
+    """Yield what types cannot say, a line each: path, what was found, what was expected."""
+    for i, policy in enumerate(policies):
+        path = f"policies[{i}]"
+        if not policy.model:
+            yield f"{path}.model: found an empty name, expected a model's name or a glob"
+        if policy.adapter is not None and policy.adapter not in adapters:
+            known = ", ".join(sorted(adapters)) or "none is configured"
+            yield f"{path}.adapter: found {policy.adapter!r}, expected one of adapters ({known})"
+        if not 0 < policy.alpha < 0.5:
+            yield f"{path}.alpha: found {policy.alpha:g}, expected a chance above 0 and below 0.5"
+        if not 0 <= policy.min_coverage <= 1:
+            yield f"{path}.min_coverage: found {policy.min_coverage:g}, expected a share in [0, 1]"
+        if policy.horizon <= 0:
+            yield f"{path}.horizon: found {policy.horizon:g} s, expected a duration above 0"
+        if policy.votes == "unit":
+            yield f"{path}.votes: found 'unit', which this release cannot count yet; expected prediction"
+        if policy.promote is not None:
+            yield from _faults_of_promote(policy.promote, f"{path}.promote")
+        names = [guard.label for guard in policy.guards]
+        for j, guard in enumerate(policy.guards):
+            yield from _faults_of_guard(guard, policy, f"{path}.guards[{j}]")
+            if guard.label in names[:j]:
+                yield f"{path}.guards[{j}].name: found a second {guard.label!r}, expected one of its own"
+
+
+def _faults_of_promote(promote: Promote, path: str) -> Iterator[str]:
+    steps = promote.steps
+    if not steps or any(not 0 < s <= 1 for s in steps) or sorted(set(steps)) != steps:
+        yield f"{path}.steps: found {steps}, expected growing shares in (0, 1]"
+    if promote.margin <= 0:
+        yield f"{path}.margin: found {promote.margin:g}, expected a relative margin above 0"
+
+
+def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[str]:
+    signal = guard.signal
+    is_feature = signal.startswith("feature:") and len(signal) > len("feature:")
+    if signal not in SIGNALS and not is_feature:
+        yield f"{path}.signal: found {signal!r}, expected one of {', '.join(SIGNALS)} or feature:NAME"
+        return
+    limits = [word for word in ("max", "min", "max_increase") if getattr(guard, word) is not None]
+    if guard.detector is None and len(limits) != 1:
+        found = " and ".join(limits) or "no limit"
+        yield f"{path}: found {found}, expected exactly one of max, min, max_increase"
+    if guard.detector is not None and limits:
+        yield f"{path}.detector: found a detector and {limits[0]}, expected one of the two"
+    if signal in NEEDS_POSITIVE and policy.positive is None:
+        yield f"{path}.signal: found {signal!r} without policies[].positive, expected the positive label"
+    if guard.segment is not None:
+        yield f"{path}.segment: found {guard.segment!r}, which this release cannot watch apart yet"
+    if signal == "prometheus" and not guard.query:
+        yield f"{path}.query: found none, expected the PromQL of this signal"
+    if signal != "prometheus" and guard.query:
+        yield f"{path}.query: found one on {signal!r}, expected it only with signal prometheus"
+    yield from _faults_of_limit(guard, path)
+
+
+def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
+    signal = guard.signal
+    if guard.quantile is not None and not 0 < guard.quantile < 1:
+        yield f"{path}.quantile: found {guard.quantile:g}, expected a share in (0, 1)"
+    if guard.max_increase is not None and guard.max_increase <= 0:
+        yield f"{path}.max_increase: found {guard.max_increase:g}, expected a relative increase above 0"
+    if guard.max_increase is not None and signal in HIGHER_IS_BETTER:
+        yield f"{path}.max_increase: found it on {signal!r}, expected it on a signal that grows when worse"
+    if guard.max_increase is not None and signal in ("traffic_share", "prometheus"):
+        yield f"{path}.max_increase: found it on {signal!r}, expected max or min there"
+    if signal in RATES:
+        if guard.quantile is not None:
+            yield f"{path}.quantile: found it on {signal!r}, which is a rate; expected it on a value"
+        for word in ("max", "min"):
+            limit: Any = getattr(guard, word)
+            if limit is not None and not 0 < limit < 1:
+                yield f"{path}.{word}: found {limit:g}, expected a share in (0, 1)"
+        if signal in HIGHER_IS_BETTER and guard.max is not None:
+            yield f"{path}.max: found it on {signal!r}, where more is better; expected min"
+        elif signal not in HIGHER_IS_BETTER and signal != "traffic_share" and guard.min is not None:
+            yield f"{path}.min: found it on {signal!r}, where less is better; expected max"
+    elif signal in NEEDS_MEAN_GUARD and guard.detector is None:
+        yield f"{path}.signal: found {signal!r}, whose guard this release does not have yet"
+    elif signal != "prometheus" and guard.detector is None and guard.quantile is None:
+        yield f"{path}.quantile: found none on {signal!r}, expected which quantile the limit binds"
+    elif guard.min is not None and signal != "prometheus":
+        yield f"{path}.min: found it on {signal!r}, expected max or max_increase"
+
+

@@ -1,0 +1,1 @@
+"""The way in and out: one port, a local engine and a Kafka engine."""

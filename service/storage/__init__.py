@@ -1,0 +1,1 @@
+"""What is kept: checkpoints, incident log, deliveries, holds, receipts; SQLite or PostgreSQL."""
