@@ -113,5 +113,7 @@ def _absorb(incident: Incident, entry: Entry) -> None:
         if after == "applied":
             incident.rolled_back_to = str(entry.data.get("to_version", "")) or None
     # A late entry of an earlier kind must not reopen what traffic has confirmed.
-    if after is not None and (incident.state not in _FINAL or entry.kind in ("verified", "resolved")):
+    if after is not None and (
+        incident.state not in _FINAL or entry.kind in ("verified", "resolved")
+    ):
         incident.state = after

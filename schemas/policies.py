@@ -180,11 +180,13 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             yield f"{path}.votes: found 'unit', which this release cannot count yet; expected prediction"
         if policy.promote is not None:
             yield from _faults_of_promote(policy.promote, f"{path}.promote")
-        names = [guard.label for guard in policy.guards]
+        names: list[str] = []
         for j, guard in enumerate(policy.guards):
-            yield from _faults_of_guard(guard, policy, f"{path}.guards[{j}]")
-            if guard.label in names[:j]:
+            faults = list(_faults_of_guard(guard, policy, f"{path}.guards[{j}]"))
+            yield from faults
+            if guard.label in names and not faults:
                 yield f"{path}.guards[{j}].name: found a second {guard.label!r}, expected one of its own"
+            names.append(guard.label)
 
 
 def _faults_of_promote(promote: Promote, path: str) -> Iterator[str]:
@@ -245,5 +247,3 @@ def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
         yield f"{path}.quantile: found none on {signal!r}, expected which quantile the limit binds"
     elif guard.min is not None and signal != "prometheus":
         yield f"{path}.min: found it on {signal!r}, expected max or max_increase"
-
-

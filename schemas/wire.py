@@ -66,9 +66,7 @@ _decoders: dict[str, msgspec.json.Decoder[Any]] = {
 }
 _envelopes = msgspec.json.Decoder(_Envelope)
 _typed = msgspec.json.Decoder(_Typed)
-_fields = {
-    word: frozenset(kind.__struct_fields__) | {"type"} for word, kind in EVENTS.items()
-}
+_fields = {word: frozenset(kind.__struct_fields__) | {"type"} for word, kind in EVENTS.items()}
 _anything = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _AT = re.compile(r"- at `\$(.*)`$")
 
@@ -185,7 +183,9 @@ def fault_of(event: Event, arrived_ms: int) -> str | None:
     latest = arrived_ms + FUTURE_LIVE_MS
     if isinstance(event, Prediction):
         if event.error is False:
-            return "prediction.error: found false, expected a string or true; leave it out otherwise"
+            return (
+                "prediction.error: found false, expected a string or true; leave it out otherwise"
+            )
         return fault_of_time(to_ms(event.served_at), latest, "prediction.served_at")
     if isinstance(event, Outcome):
         return fault_of_time(to_ms(event.observed_at), latest, "outcome.observed_at")
