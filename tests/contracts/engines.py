@@ -1,0 +1,128 @@
+"""Benches: one real engine each, opened as often as a test likes, for the contract suite.
+
+A bench stands for one log or broker. Every `engine()` is a new instance over it, as a second
+process would be. To put another engine under the whole suite, kill -9 included: write a class with
+the fields and verbs of `EngineBench`, a function that opens an engine from its address in a child
+process, and enter both in `BENCHES` and `OPENERS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from service.clock import WallClock
+from service.engine.base import Checkpoints, Engine
+from service.engine.local import LocalEngine
+from service.storage.checkpoints import CheckpointStore
+from service.storage.database import open_database
+from service.telemetry import Metrics
+
+
+class EngineBench(Protocol):
+    """One log or broker with all topics of `TOPICS` made, each with `partitions` partitions."""
+
+    name: str
+    checkpoints: Checkpoints
+    partitions: int
+    shares: bool
+    """Whether two engines in one group share its partitions; else the second one is refused."""
+    settle_s: float
+    """Longest wait for whatever needs no fail-over: joining a group, reading, stopping."""
+    takeover_s: float
+    """Longest time from an owner's kill -9 until another one takes in its first record."""
+
+    async def engine(self) -> Engine:
+        """A new engine, not started; the test stops it."""
+        ...
+
+    async def make_topic(self, name: str) -> None:
+        """Make a topic (named without prefix), as an operator would."""
+        ...
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic with all it holds; it is gone on return."""
+        ...
+
+    def address(self) -> dict[str, Any]:
+        """What `open_engine` needs in a child process: plain JSON with `kind`, this bench's name."""
+        ...
+
+
+class LocalBench:
+    """The embedded log in a folder."""
+
+    name = "local"
+    partitions = 2
+    shares = False
+    settle_s = 5.0
+    takeover_s = 5.0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.checkpoints = open_checkpoints(self.address())
+
+    async def engine(self) -> Engine:
+        return open_local(self.address(), self.checkpoints)
+
+    async def make_topic(self, name: str) -> None:
+        engine = open_local(self.address(), self.checkpoints)
+        await engine.start()  # it makes every topic that is missing
+        await engine.stop()
+
+    async def delete_topic(self, name: str) -> None:
+        engine = open_local(self.address(), self.checkpoints)
+        await engine.start()
+        await engine.delete_topic(name)
+        await engine.stop()
+
+    def address(self) -> dict[str, Any]:
+        storage = f"sqlite:///{self._path / 'storage.db'}"
+        return {
+            "kind": "local",
+            "path": str(self._path / "log"),
+            "partitions": self.partitions,
+            "storage": storage,
+        }
+
+
+def open_checkpoints(address: dict[str, Any]) -> CheckpointStore:
+    """Open the checkpoints of a bench from its address."""
+    return CheckpointStore(open_database(address["storage"]))
+
+
+def open_local(address: dict[str, Any], checkpoints: Checkpoints) -> LocalEngine:
+    """Open the local engine from a bench's address."""
+    return LocalEngine(
+        Path(address["path"]), WallClock(), checkpoints, Metrics(), address["partitions"]
+    )
+
+
+OPENERS: dict[str, Callable[[dict[str, Any], Checkpoints], Engine]] = {"local": open_local}
+"""How a child process opens an engine, by the `kind` of its bench's address."""
+
+
+def open_engine(text: str) -> tuple[Engine, CheckpointStore]:
+    """Open engine and checkpoints from a bench's address as JSON, in another process."""
+    address = json.loads(text)
+    checkpoints = open_checkpoints(address)
+    return OPENERS[address["kind"]](address, checkpoints), checkpoints
+
+
+@contextlib.asynccontextmanager
+async def local_bench(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[EngineBench]:
+    """Make a log in `path` with all topics."""
+    bench = LocalBench(path)
+    await bench.make_topic("predictions")
+    yield bench
+
+
+Opener = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[EngineBench]]
+BENCHES: dict[str, Opener] = {"local": local_bench}
+"""Every bench by its name, which is also its pytest marker if there is one (`kafka`)."""
