@@ -31,8 +31,9 @@ class Metrics:
         stage = ["stage"]
         self.received = self._counter("received_total", "Messages taken in, by stage", stage)
         self.sent = self._counter("sent_total", "Messages appended, by stage", stage)
-        self.rejected = self._counter("rejected_total", "Messages refused, by stage and reason",
-                                      ["stage", "reason"])
+        self.rejected = self._counter(
+            "rejected_total", "Messages refused, by stage and reason", ["stage", "reason"]
+        )
         self.errors = self._counter("errors_total", "Failed attempts that are tried again", stage)
         self.duplicates = self._counter("duplicates_total", "Repeated events dropped by id", stage)
         self.corrections = self._counter("corrections_total", "Outcomes that change a label", [])
@@ -45,16 +46,19 @@ class Metrics:
         self.commands = self._counter("commands_total", "Commands sent, by action", ["action"])
         self.receipts = self._counter("receipts_total", "Receipts, by status", ["status"])
         self.refusals = self._counter("refusals_total", "Commands withheld, by rule", ["rule"])
-        self.verified = self._counter("verifications_total", "Rollbacks by what traffic said",
-                                      ["result"])
+        self.verified = self._counter(
+            "verifications_total", "Rollbacks by what traffic said", ["result"]
+        )
         self.decision_s = Histogram(
             "rollbackd_decision_seconds", "Observation read to its verdict appended, seconds",
             registry=self.registry, buckets=(.001, .005, .02, .05, .1, .25, .5, 1, 2, 5, 10),
         )  # fmt: skip
-        self.deliveries = self._counter("deliveries_total", "Notifications, by kind and result",
-                                        ["kind", "result"])
-        self.http_requests = self._counter("http_requests_total", "HTTP answers",
-                                           ["route", "status"])
+        self.deliveries = self._counter(
+            "deliveries_total", "Notifications, by kind and result", ["kind", "result"]
+        )
+        self.http_requests = self._counter(
+            "http_requests_total", "HTTP answers", ["route", "status"]
+        )
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(f"rollbackd_{name}", text, labels, registry=self.registry)

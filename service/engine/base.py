@@ -132,8 +132,9 @@ class Keyed(Protocol):
         """Take over a partition with the states of its keys. `epoch` only grows."""
         ...
 
-    async def process(self, partition: int, records: Sequence[Record], streams: Mapping[str, str]
-                      ) -> Effect:
+    async def process(
+        self, partition: int, records: Sequence[Record], streams: Mapping[str, str]
+    ) -> Effect:
         """Take in records of the keyed topics, oldest first per topic.
 
         With no records it is the tick of a partition, about four times a second.
@@ -168,8 +169,14 @@ class Checkpoints(Protocol):
         """Raise the epoch of a partition and read what the last owner stored."""
         ...
 
-    def save(self, stage: str, partition: int, epoch: int, cursor: Mapping[str, Position],
-             states: Mapping[str, Snapshot]) -> bool:
+    def save(
+        self,
+        stage: str,
+        partition: int,
+        epoch: int,
+        cursor: Mapping[str, Position],
+        states: Mapping[str, Snapshot],
+    ) -> bool:
         """Store changed states and the cursor in one transaction; False: fenced, nothing stored."""
         ...
 

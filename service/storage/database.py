@@ -33,8 +33,9 @@ def open_database(url: str) -> sa.Engine:
     try:
         target = make_url(url)
     except sa.exc.ArgumentError:
-        raise StorageFault("storage is not an address such as sqlite:///file or postgresql://…"
-                           ) from None
+        raise StorageFault(
+            "storage is not an address such as sqlite:///file or postgresql://…"
+        ) from None
     if target.get_backend_name() == "postgresql" and target.drivername == "postgresql":
         target = target.set(drivername="postgresql+psycopg")
     if target.get_backend_name() == "sqlite" and target.database:
