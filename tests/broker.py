@@ -158,7 +158,9 @@ class DockerBroker:
         from testcontainers.core.container import DockerContainer
 
         container = DockerContainer(f"apache/kafka:{VERSION}")
-        container.with_kwargs(ports={f"{self.port}/tcp": ("127.0.0.1", self.port)})
+        ports: dict[str, Any] = container.ports  # its own verb cannot bind to loopback alone
+        ports[f"{self.port}/tcp"] = ("127.0.0.1", self.port)
+        container.with_env("KAFKA_LOG_DIRS", "/var/lib/kafka/data")
         for name, value in settings("0.0.0.0", self.port, self.port + 1).items():
             container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
         self._container = container.start()
