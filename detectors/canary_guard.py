@@ -1,0 +1,325 @@
+"""Canary guard: is the canary's bad share above the concurrent stable's by more than a margin?
+
+Why. When the world turns worse, both versions do, and a rollback cures nothing. And while traffic
+is ramped up, the canary's rows are younger than the stable's, so pooled rates differ without any
+fault. This guard asks only about bad rows: given that one was bad, whose was it? Neither the base
+rate nor its movement enters that chance, only the share of traffic at which the row was served.
+
+How. For eight rate ratios against the margin, each bad row of known share adds its log likelihood
+ratio, one by one in order; good rows add nothing. Evidence starts anew at the first telling row of
+a bucket (`spending.py`). Rows whose share is unknown (NaN) are compared by whole blocks
+(`block_evidence.py`). A share of exactly 0 or 1 tells nothing, since no one else could be served.
+
+Refused: losses that are not 0 or 1 (latency comes as exceedances, `quantile_canary.py`), and a
+share guessed from counts. Assumed: routing is random, and not sticky by behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log
+from typing import Any
+
+import numpy as np
+
+from detectors.base import (
+    F64,
+    I64,
+    Bool,
+    Fired,
+    Interval,
+    Reading,
+    Rows,
+    first_crossing,
+    header,
+    level_of,
+    levels_from,
+    log_mean,
+    plain,
+    require_at_least,
+    require_open_unit,
+    require_rows,
+    restoring,
+    running,
+)
+from detectors.block_evidence import Block
+from detectors.intervals import RatioGrid, rate_interval, separate_ratio, steady_ratio
+from detectors.spending import Buckets, log_mass, restarted
+from schemas.plugins import plugin
+
+K = 8
+
+
+@plugin("canary", arms="paired", losses="binary", guarantee="yes")
+@dataclass
+class CanaryGuard:
+    """Spending test of canary rate <= margin * stable rate, given the bad rows; loss 1 is bad.
+
+    Parameters
+    ----------
+    margin : float
+        Highest canary/stable ratio of bad shares that is accepted, >= 1; 1.15 is 15 % more.
+    alpha : float
+        Bound on P(ever an alarm while the margin holds), in (0, 1).
+    bucket, bucket_ms : int, int or None
+        Rows of both arms, and span of event time in ms, after which evidence may start anew.
+
+    Raises
+    ------
+    ValueError
+        On construction, naming field and range.
+
+    References
+    ----------
+    Lindon, Malek (2022), Anytime-valid inference for multinomial count data. Shin, Ramdas, Rinaldo
+    (2024), E-detectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> guard = CanaryGuard()
+    >>> when, share = np.arange(60), np.full(60, 0.1)
+    >>> both = np.arange(60) % 10 == 0
+    >>> guard.update(Rows(np.ones(60), when, when, both, share)).level
+    'quiet'
+    >>> guard.update(Rows(np.ones(60), when + 60, when, np.full(60, True), share)).level
+    'alarm'
+    """
+
+    margin: float = 1.15
+    alpha: float = 0.01
+    bucket: int = 256
+    bucket_ms: int | None = 60_000
+
+    VERSION = 1
+
+    def __post_init__(self) -> None:
+        require_open_unit(alpha=self.alpha)
+        require_at_least(1, margin=self.margin)
+        self._buckets = Buckets(self.bucket, self.bucket_ms)
+        self._ratios = np.geomspace(1.1 * self.margin, max(8.0, 4 * self.margin), K)
+        self._threshold = log(1 / self.alpha)
+        self._warm = ceil(self._threshold / log(float(self._ratios[-1]) / self.margin))
+        self._block = Block()
+        self._grid = RatioGrid()
+        self._restarts = 0
+        self._canary = self._canary_bad = self._stable = self._stable_bad = 0
+        self._unknown = self._known_bad = self._known_canary_bad = 0
+        self._shares: tuple[float, float] | None = None
+        self.last: int | None = None
+        """Position of the last row taken."""
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Clear latch and evidence. Restarts keep counting, so an alarm costs no new alpha."""
+        self._fired: Fired | None = None
+        self._level: F64 = np.full(K, -np.inf)
+        self._entered = False
+        self._buckets.close()
+        self._block.drop()
+
+    def update(self, rows: Rows) -> Reading:
+        """Take rows of both arms with losses 0 or 1."""
+        require_rows(rows, self.last, paired=True, binary=True)
+        if not len(rows.loss) or rows.canary is None:
+            return self.reading()
+        bad = rows.loss > 0
+        share = np.full(len(bad), np.nan) if rows.weight is None else rows.weight
+        self.last = int(rows.position[-1])
+        self._count(bad, rows.canary)
+        unknown = np.isnan(share)
+        self._unknown += int(np.count_nonzero(unknown))
+        events = np.flatnonzero(bad & (share > 0) & (share < 1))
+        self._count_known(rows.canary[events].astype(np.float64), share[events])
+        if self._fired is None:
+            self._weigh(rows, bad, events, unknown if unknown.any() else None)
+        return self.reading()
+
+    def _count(self, bad: Bool, canary: Bool) -> None:
+        of_canary = int(np.count_nonzero(canary))
+        bad_of_canary = int(np.count_nonzero(bad & canary))
+        self._canary += of_canary
+        self._canary_bad += bad_of_canary
+        self._stable += len(bad) - of_canary
+        self._stable_bad += int(np.count_nonzero(bad)) - bad_of_canary
+
+    def _count_known(self, canary: F64, share: F64) -> None:
+        if not len(share):
+            return
+        self._known_bad += len(share)
+        self._known_canary_bad += int(canary.sum())
+        low, high = self._shares or (1.0, 0.0)
+        self._shares = min(low, float(share.min())), max(high, float(share.max()))
+        self._grid.add(canary, share)
+
+    def _weigh(self, rows: Rows, bad: Bool, events: I64, unknown: Bool | None) -> None:
+        """Add the evidence of the rows bucket by bucket, and latch at the first crossing."""
+        opened = self._buckets.count
+        starts = self._buckets.cut(rows.time_ms)
+        edges = [0, *starts.tolist(), len(bad)]
+        cuts = np.searchsorted(events, edges).tolist()
+        gains = self._gains(rows, events)
+        for i in range(len(edges) - 1):
+            if i > 0:
+                self._entered = False
+            if (i > 0 and self._end_block()) or self._play(rows, events, gains, cuts[i : i + 2]):
+                # Buckets after the crossing were never opened: packing must not change the count.
+                self._buckets.count = opened + i
+                return
+            if unknown is not None:
+                self._add_to_block(rows, bad, unknown, slice(edges[i], edges[i + 1]))
+        if self._buckets.full:
+            self._end_block()
+
+    def _gains(self, rows: Rows, events: I64) -> F64:
+        """Log likelihood ratio against the margin of each bad row, shape (m, 8)."""
+        if rows.canary is None or rows.weight is None or not len(events):
+            return np.empty((0, K))
+        share = rows.weight[events]
+        cost = np.log1p(np.outer(share, self._ratios - 1)) - np.log1p(
+            share[:, None] * (self.margin - 1)
+        )
+        won = np.outer(rows.canary[events], np.log(self._ratios / self.margin))
+        gains: F64 = won - cost
+        return gains
+
+    def _play(self, rows: Rows, events: I64, gains: F64, cut: list[int]) -> bool:
+        """Add the bad rows of one bucket; True at the first crossing."""
+        first, end = cut
+        if first == end:
+            return False
+        self._enter()
+        levels = running(self._level, gains[first:end])
+        self._level = levels[-1]
+        # The mean of exp is at most its maximum: the common case needs no more than this.
+        if levels.max() < self._threshold:
+            return False
+        statistics = log_mean(np.ascontiguousarray(levels.T))
+        if (found := first_crossing(statistics, self._threshold)) is None:
+            return False
+        at = int(events[first + found])
+        self._latch(int(rows.position[at]), int(rows.time_ms[at]), float(statistics[found]))
+        return True
+
+    def _enter(self) -> None:
+        """Let this bucket's mass in, before its first telling row.
+
+        Not while a block is open: the block's e-value is right only for mass that was there when
+        it opened.
+        """
+        if not self._entered and not self._block.is_open:
+            self._restarts += 1
+            self._level = restarted(self._level, float(log_mass(self._restarts, 1)[0]))
+            self._entered = True
+
+    def _add_to_block(self, rows: Rows, bad: Bool, unknown: Bool, part: slice) -> None:
+        here = np.flatnonzero(unknown[part]) + part.start
+        if not len(here) or rows.canary is None:
+            return
+        self._enter()
+        canary, is_bad = rows.canary[here], bad[here]
+        n, n_bad = int(np.count_nonzero(canary)), int(np.count_nonzero(canary & is_bad))
+        counts = (n, n_bad, len(here) - n, int(np.count_nonzero(is_bad)) - n_bad)
+        self._block.add(counts, (int(rows.position[here[-1]]), int(rows.time_ms[here[-1]])))
+
+    def _end_block(self) -> bool:
+        """At a bucket's end, add what its rows of unknown share say; True at the first crossing."""
+        if not self._block.is_ripe:
+            return False
+        position, time_ms = self._block.last
+        self._level = self._level + self._block.close(self._ratios, self.margin)
+        statistic = float(log_mean(self._level[:, None])[0])
+        if statistic < self._threshold:
+            return False
+        self._latch(position, time_ms, statistic)
+        return True
+
+    def _latch(self, position: int, time_ms: int, statistic: float) -> None:
+        self.rearm()
+        self._fired = Fired(position, time_ms, statistic)
+
+    def _statistic(self) -> float | None:
+        if self._fired is not None:
+            return self._fired.statistic
+        if np.isneginf(self._level[0]):
+            return None
+        return float(log_mean(self._level[:, None])[0])
+
+    def reading(self) -> Reading:
+        """Say how strong the evidence is now, or was at the first crossing."""
+        statistic, fired = self._statistic(), self._fired
+        return Reading(
+            level=level_of(statistic, self._threshold, fired, self._canary < self._warm),
+            statistic=statistic,
+            threshold=self._threshold,
+            n=self._canary,
+            fired_at=fired.position if fired else None,
+            fired_ms=fired.time_ms if fired else None,
+        )
+
+    def interval(self) -> Interval:
+        """Bound the canary's bad share over its life, at 1 - alpha, beside the stable's."""
+        own = rate_interval(self._canary_bad, self._canary, self.alpha)
+        stable = self._stable_bad / self._stable if self._stable else None
+        return Interval(own.estimate, own.lower, own.upper, stable)
+
+    def ratio(self) -> Interval:
+        """Bound canary rate / stable rate, at 1 - alpha; what `margin` speaks of."""
+        if self._shares is None:
+            if not self._unknown:
+                return Interval()
+            counts = (self._canary_bad, self._canary, self._stable_bad, self._stable)
+            return separate_ratio(*counts, self.alpha)
+        low, high = self._shares
+        if low == high:
+            return steady_ratio(self._known_canary_bad, self._known_bad, low, self.alpha)
+        return self._grid.interval(self.alpha)
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers: about 1 KB as JSON."""
+        block = self._block
+        return {
+            **header(self, self.VERSION),
+            "level": plain(self._level),
+            "open": [self._buckets.filled, self._buckets.opened_ms, self._entered],
+            "counts": [self._buckets.count, self._restarts],
+            "arms": [self._canary, self._canary_bad, self._stable, self._stable_bad],
+            "known": [self._unknown, self._known_bad, self._known_canary_bad],
+            "shares": list(self._shares) if self._shares else None,
+            "grid": self._grid.logs.tolist() if self._known_bad else None,
+            "block": [list(block.counts), list(block.last), block.stable_rows, block.stable_bad],
+            "last": self.last,
+            "fired": list(self._fired) if self._fired else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`."""
+        with restoring(self, self.VERSION, state):
+            block = self._block
+            self._level = levels_from(state["level"], K)
+            self._buckets.filled, self._buckets.opened_ms, self._entered = state["open"]
+            self._buckets.count, self._restarts = state["counts"]
+            self._canary, self._canary_bad, self._stable, self._stable_bad = state["arms"]
+            self._unknown, self._known_bad, self._known_canary_bad = state["known"]
+            low_high = state["shares"]
+            self._shares = (low_high[0], low_high[1]) if low_high else None
+            self._grid.logs = np.array(state["grid"] or np.zeros(24), dtype=np.float64)
+            counts, last, block.stable_rows, block.stable_bad = state["block"]
+            block.counts = (counts[0], counts[1], counts[2], counts[3])
+            block.last = (last[0], last[1])
+            self.last = state["last"]
+            self._fired = Fired(*state["fired"]) if state["fired"] else None
+
+    def explain(self) -> dict[str, Any]:
+        """Say what an alarm proves, and on which rows it stands."""
+        weight = "assigned"
+        if self._unknown:
+            weight = "unknown" if self._unknown == self._canary + self._stable else "mixed"
+        return {
+            "h0": f"the canary's share of bad rows is at most {self.margin:g} times the stable's "
+            "at the same time",
+            "alpha": self.alpha,
+            "guarantee": True,
+            "weight": weight,
+            "restarts": self._restarts,
+        }

@@ -1,0 +1,140 @@
+"""What all detectors around a river object share: one side, a latch, and a saved form.
+
+Why. A river detector raises its flag for one row and forgets everything at the next; most of them
+fire on better as on worse. Behind a guard a flag must stay, and an improvement must not raise it.
+
+State is the river object's own saved form with river's version. Under another version of river it
+is refused, and the detector warms up afresh: the layout is river's affair and changes.
+
+There is no error budget here: river's parameters bound one look, not a life. `explain()` says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from river.__version__ import __version__ as river_version
+
+from detectors.base import (
+    Fired,
+    Interval,
+    Reading,
+    Rows,
+    StateMismatch,
+    header,
+    require_rows,
+    restoring,
+)
+
+Side = Literal["up", "down", "both"]
+Raised = Literal["warning", "alarm"]
+
+
+class RiverLatch(ABC):
+    """Feeds rows to a river object one by one and keeps its first flag."""
+
+    VERSION = 1
+
+    side: Side
+    level: Raised
+
+    def __post_init__(self) -> None:
+        if self.side not in ("up", "down", "both"):
+            raise ValueError(f"side must be 'up', 'down' or 'both', got {self.side!r}")
+        if self.level not in ("warning", "alarm"):
+            raise ValueError(f"level must be 'warning' or 'alarm', got {self.level!r}")
+        self._n = 0
+        self._mean = 0.0
+        self._last: int | None = None
+        self._fired: Fired | None = None
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make a fresh river object."""
+
+    @abstractmethod
+    def _feed(self, loss: float) -> bool:
+        """Give one value; whether it raised the flag on the guarded side."""
+
+    @abstractmethod
+    def _saved(self) -> Any:
+        """The river object as plain data."""
+
+    @abstractmethod
+    def _load(self, saved: Any) -> None:
+        """The reverse of `_saved`; raises on damaged data."""
+
+    @property
+    @abstractmethod
+    def _warm(self) -> int:
+        """Rows below which the river object never fires."""
+
+    def rearm(self) -> None:
+        """Clear the latch; what the river object has learnt since stays."""
+        self._fired = None
+
+    def update(self, rows: Rows) -> Reading:
+        """Take rows whose losses are values of any scale."""
+        require_rows(rows, self._last, paired=False, binary=False)
+        for index, loss in enumerate(rows.loss.tolist()):
+            self._n += 1
+            self._mean += (loss - self._mean) / self._n
+            # Read after every single row: the flag is gone at the next one.
+            if self._feed(loss) and self._fired is None:
+                self._fired = Fired(int(rows.position[index]), int(rows.time_ms[index]), None)
+        if len(rows.loss):
+            self._last = int(rows.position[-1])
+        return self.reading()
+
+    def reading(self) -> Reading:
+        """Say whether the flag was ever raised; there is no statistic."""
+        fired = self._fired
+        quiet: Literal["warming", "quiet"] = "warming" if self._n < self._warm else "quiet"
+        return Reading(
+            level=quiet if fired is None else self.level,
+            statistic=None,
+            threshold=None,
+            n=self._n,
+            fired_at=fired.position if fired else None,
+            fired_ms=fired.time_ms if fired else None,
+        )
+
+    def interval(self) -> Interval:
+        """The mean of all rows; river gives no bounds that hold at all times."""
+        return Interval(estimate=self._mean) if self._n else Interval()
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers, with river's version."""
+        return {
+            **header(self, self.VERSION),
+            "river": [river_version, self._saved()],
+            "counts": [self._n, self._mean],
+            "last": self._last,
+            "fired": list(self._fired) if self._fired else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()` of the same river."""
+        with restoring(self, self.VERSION, state):
+            version, saved = state["river"]
+            if version != river_version:
+                raise StateMismatch(
+                    f"saved state is of river {version}, installed is {river_version}; start afresh"
+                )
+            self._load(saved)
+            self._n, self._mean = state["counts"]
+            self._last = state["last"]
+            self._fired = Fired(*state["fired"]) if state["fired"] else None
+
+    def explain(self) -> dict[str, Any]:
+        """Say that an alarm proves nothing."""
+        moved = {"up": "risen", "down": "fallen", "both": "changed"}[self.side]
+        return {
+            "h0": f"the mean of the losses has not {moved} since the detector last settled; "
+            "no false-alarm guarantee",
+            "alpha": None,
+            "guarantee": False,
+            "river": river_version,
+        }
