@@ -123,9 +123,11 @@ class Owner:
             When something failed and the engine is stopping; `drop` the owner then.
         """
         records = self._without_repeats(records)
-        crash_point("K1")
+        if records:
+            crash_point("K1")
         effect = await self._stage.handler.process(self._partition, records, self._streams)
-        crash_point("K2")
+        if records:
+            crash_point("K2")
         if effect.messages:
             await self._say(effect.messages)
         self._changed |= effect.changed

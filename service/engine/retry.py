@@ -52,8 +52,15 @@ class Retry:
         """What does not work at the moment."""
         return sorted(self._failed)
 
-    async def insist(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def insist(
+        self,
+        what: str,
+        attempt: Callable[[], Awaitable[T]],
+        passes: tuple[type[Exception], ...] = (),
+    ) -> T:
         """Await `attempt()` until it does not raise; `what` names it in the log.
+
+        What is in `passes` comes through at once: trying again would not help.
 
         Raises
         ------
@@ -63,9 +70,9 @@ class Retry:
         while True:
             try:
                 result = await attempt()
-            except Stopped:
-                raise
             except Exception as fault:
+                if isinstance(fault, (Stopped, *passes)):
+                    raise
                 await self.pause(what, fault)
             else:
                 self.worked(what)
@@ -79,16 +86,21 @@ class Retry:
         Stopped
             When the engine is stopping, at once.
         """
-        failed = self._failed[what] = self._failed.get(what, 0) + 1
-        self._errors.inc()
-        if failed == 1:
-            log.error("failed, is tried again", stage=self._stage, what=what, exc_info=fault)
+        failed = self.failed(what, fault)
         pause_s = min(FIRST_PAUSE_S * 2 ** min(failed - 1, 10), LONGEST_PAUSE_S)
         try:
             await asyncio.wait_for(self._stopping.wait(), pause_s)
         except TimeoutError:
             return
         raise Stopped from fault
+
+    def failed(self, what: str, fault: Exception) -> int:
+        """Count a failure, log the first of a burst; return how many this burst has."""
+        failed = self._failed[what] = self._failed.get(what, 0) + 1
+        self._errors.inc()
+        if failed == 1:
+            log.error("failed, is tried again", stage=self._stage, what=what, exc_info=fault)
+        return failed
 
     def worked(self, what: str) -> None:
         """End a burst of failures."""

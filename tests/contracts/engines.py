@@ -51,7 +51,7 @@ class EngineBench(Protocol):
         ...
 
     def address(self) -> dict[str, Any]:
-        """What `open_engine` needs in a child process: plain JSON with `kind`, this bench's name."""
+        """What `open_engine` needs in another process: plain JSON; `kind` is the bench's name."""
         ...
 
 

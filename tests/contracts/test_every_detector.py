@@ -1,0 +1,366 @@
+"""What every detector owes, asked of each that exists: a new file is tested without an edit here.
+
+Parameters that have no default are given by their name (`PARAMETERS`); worlds fit the mark's facts.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import math
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import detectors
+from detectors.base import Detector, InvalidRows, Rows, StateMismatch
+from schemas.plugins import Registry
+from tests.detectors.worlds import feed, one_by_one, part, rows_of
+
+REGISTRY = Registry.of(detectors, family="detector")
+KINDS = REGISTRY.kinds()
+PARAMETERS: dict[str, Any] = {"limit": 0.3, "quantile": 0.9}
+MOST_STATE_BYTES = 4096
+MOST_US_PER_ROW = 20.0
+
+GUARANTEED = [kind for kind in KINDS if REGISTRY.facts(kind)["guarantee"] == "yes"]
+SINGLE = [kind for kind in KINDS if REGISTRY.facts(kind)["arms"] == "single"]
+
+every_detector = pytest.mark.parametrize("kind", KINDS)
+
+
+def make(kind: str, **changes: Any) -> Any:
+    known = REGISTRY.parameters(kind)
+    given = {name: value for name, value in PARAMETERS.items() if name in known}
+    return REGISTRY.make(kind, **{**given, **changes})
+
+
+def losses(kind: str, rng: np.random.Generator, n: int, mean: float) -> Any:
+    """Losses with about this mean: coins, or values spread around it."""
+    if REGISTRY.facts(kind)["losses"] == "binary":
+        return (rng.random(n) < mean).astype(np.float64)
+    return rng.beta(12 * mean, 12 * (1 - mean), n)
+
+
+def world(kind: str, seed: int, *spans: tuple[int, float], first: int = 0) -> Rows:
+    """Spans of (rows, mean loss of the version under judgement); the stable stays at 0.1."""
+    rng = np.random.default_rng(seed)
+    own = np.concatenate([losses(kind, rng, n, mean) for n, mean in spans])
+    if REGISTRY.facts(kind)["arms"] == "single":
+        return rows_of(own, first=first)
+    canary = rng.random(len(own)) < 0.3
+    stable = losses(kind, rng, len(own), 0.1)
+    return rows_of(np.where(canary, own, stable), first=first, canary=canary, weight=0.3)
+
+
+def through_json(state: dict[str, Any]) -> dict[str, Any]:
+    restored: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(state))
+    return restored
+
+
+@every_detector
+def test_it_catches_what_is_plainly_worse_and_names_the_row(kind: str) -> None:
+    """If this breaks, a canary that is plainly worse stays in traffic."""
+    detector = make(kind)
+    rows = world(kind, 1, (3000, 0.1), (3000, 0.7))
+
+    reading = feed(detector, rows)
+
+    assert "alarm" == reading.level
+    assert reading.fired_at is not None and 3000 <= reading.fired_at < 6000
+    assert int(rows.time_ms[reading.fired_at]) == reading.fired_ms
+    if REGISTRY.facts(kind)["guarantee"] == "yes":
+        assert reading.statistic >= reading.threshold
+    else:
+        assert (None, None) == (reading.statistic, reading.threshold)
+
+
+@every_detector
+def test_an_alarm_stays_until_it_is_rearmed(kind: str) -> None:
+    """If this breaks, an alarm is gone before anyone, or the policy, has looked."""
+    detector = make(kind)
+    fired = feed(detector, world(kind, 1, (3000, 0.1), (3000, 0.7)))
+
+    later = feed(detector, world(kind, 2, (4000, 0.1), first=6000))
+
+    assert (fired.level, fired.fired_at, fired.statistic) == (
+        later.level,
+        later.fired_at,
+        later.statistic,
+    )
+    detector.rearm()
+    rearmed = detector.reading()
+    assert ("quiet", None, None) == (rearmed.level, rearmed.fired_at, rearmed.fired_ms)
+    again = feed(detector, world(kind, 3, (3000, 0.1), (3000, 0.7), first=10_000))
+    assert "alarm" == again.level and again.fired_at is not None and again.fired_at >= 13_000
+
+
+@every_detector
+def test_it_never_alarms_on_better(kind: str) -> None:
+    """If this breaks, a canary that improves is rolled back."""
+    for seed in range(5):
+        reading = feed(make(kind), world(kind, seed, (3000, 0.1), (6000, 0.01)))
+        assert reading.level in ("quiet", "warning")
+
+
+@every_detector
+def test_it_does_not_alarm_before_it_has_warmed_up(kind: str) -> None:
+    """If this breaks, the first few rows of a new version can take it out of traffic."""
+    good, worst = make(kind), make(kind)
+    paired = REGISTRY.facts(kind)["arms"] == "paired"
+    arms: dict[str, Any] = {"canary": [True], "weight": 0.3} if paired else {}
+    assert "warming" == good.reading().level
+
+    for i in range(1000):
+        if good.update(rows_of([0.0], first=i, **arms)).level != "warming":
+            break
+        assert "warming" == worst.update(rows_of([1.0], first=i, **arms)).level
+    else:
+        pytest.fail("still warming after 1000 rows")
+
+
+@every_detector
+def test_the_same_rows_give_the_same_readings(kind: str) -> None:
+    """If this breaks, a replay of an incident does not reproduce the decision."""
+    rows = world(kind, 4, (2000, 0.1), (500, 0.2), (1000, 0.6))
+    left, right = make(kind), make(kind)
+
+    for i in range(0, 3500, 250):
+        assert left.update(part(rows, i, i + 250)) == right.update(part(rows, i, i + 250))
+    assert left.state() == right.state()
+
+
+@every_detector
+@pytest.mark.parametrize("seed", range(3))
+def test_one_batch_equals_many(kind: str, seed: int) -> None:
+    """If this breaks, how events are packed decides when a version is rolled back."""
+    rng = np.random.default_rng(seed)
+    n = 3000
+    rows = world(kind, seed, (1200, 0.1), (1200, 0.35), (600, 0.6))
+    # Uneven and unsorted event times, so that buckets end by rows and by time.
+    steps = rng.integers(-200, 3000, n) * rng.choice([0, 1, 30], n)
+    rows = rows._replace(time_ms=1_700_000_000_000 + np.cumsum(steps))
+    if rows.canary is not None:
+        share = np.where(rng.random(n) < 0.4, np.nan, rng.uniform(0.2, 0.4, n))
+        rows = rows._replace(weight=share)
+    whole, packed, single = make(kind), make(kind), make(kind)
+
+    expected = feed(whole, rows)
+
+    assert expected == feed(packed, rows, rng.integers(0, n, 40).tolist())
+    assert expected == one_by_one(single, rows)
+    assert whole.state() == packed.state() == single.state()
+
+
+@every_detector
+def test_saving_and_restoring_changes_nothing(kind: str) -> None:
+    """If this breaks, a restart loses evidence or invents some."""
+    rows = world(kind, 5, (700, 0.1), (500, 0.2), (1500, 0.6), (300, 0.1))
+    straight, stopped = make(kind), make(kind)
+
+    for i in range(0, 3000, 100):
+        batch = part(rows, i, i + 100)
+        expected = straight.update(batch)
+        restored = make(kind)
+        restored.restore(through_json(stopped.state()))
+        assert stopped.reading() == restored.reading()
+        assert expected == restored.update(batch)
+        assert straight.interval() == restored.interval()
+        stopped = restored
+    assert straight.state() == stopped.state()
+    assert "alarm" == stopped.reading().level
+
+
+@every_detector
+@pytest.mark.parametrize("change", ["kind", "version", "parameters", "last"])
+def test_a_foreign_or_damaged_state_is_refused_and_leaves_it_fresh(kind: str, change: str) -> None:
+    """If this breaks, an upgrade or a changed limit goes on with evidence for another question."""
+    detector = make(kind)
+    feed(detector, world(kind, 6, (500, 0.1)))
+    state = through_json(detector.state())
+    if change == "last":
+        state = {name: value for name, value in state.items() if name in ("kind", "version")} | {
+            "parameters": state["parameters"]
+        }
+    else:
+        state[change] = {"kind": "other", "version": 0, "parameters": {}}[change]
+
+    with pytest.raises(StateMismatch, match="start afresh"):
+        detector.restore(state)
+    assert make(kind).state() == detector.state()
+
+
+@every_detector
+def test_memory_is_bounded(kind: str) -> None:
+    """If this breaks, a long-lived version fills the state store."""
+    detector = make(kind)
+    sizes = []
+    for i in range(10):
+        feed(detector, world(kind, i, (10_000, 0.1), first=10_000 * i))
+        sizes.append(len(msgspec.json.encode(detector.state())))
+    assert sizes[-1] <= MOST_STATE_BYTES
+    assert sizes[-1] <= 1.2 * sizes[4]
+
+
+@every_detector
+@pytest.mark.parametrize("loss", ["good", "bad", "huge", "tiny", "mixed"])
+def test_no_number_is_nan_or_infinite(kind: str, loss: str) -> None:
+    """If this breaks, a page or a comparison shows NaN, and NaN is never above a limit."""
+    n = 5000
+    binary = REGISTRY.facts(kind)["losses"] == "binary"
+    ends = (0.0, 1.0) if binary else (-1e12, 1e12)
+    values = {
+        "good": np.zeros(n),
+        "bad": np.ones(n),
+        "huge": np.full(n, ends[1]),
+        "tiny": np.full(n, ends[0]),
+        "mixed": np.where(np.arange(n) % 3 == 0, *ends),
+    }[loss]
+    detector = make(kind)
+    numbers: list[float | None] = []
+
+    for i in range(0, n, 500):
+        if REGISTRY.facts(kind)["arms"] == "paired":
+            share = np.where(np.arange(500) % 7 == 0, [0.0, 1.0] * 250, 0.5)
+            batch = rows_of(values[:500], first=i, canary=np.arange(500) % 2 == 0, weight=share)
+            ratio = make(kind).ratio()
+            numbers += [ratio.lower, ratio.upper, detector.ratio().estimate]
+        else:
+            batch = rows_of(values[i : i + 500], first=i)
+        reading, interval = detector.update(batch), detector.interval()
+        numbers += [reading.statistic, interval.estimate, interval.lower, interval.upper]
+        msgspec.json.encode(detector.state())
+
+    assert all(number is None or math.isfinite(number) for number in numbers)
+
+
+@every_detector
+def test_an_empty_batch_changes_nothing(kind: str) -> None:
+    """If this breaks, a tick that only moves time counts as evidence."""
+    detector = make(kind)
+    paired = REGISTRY.facts(kind)["arms"] == "paired"
+    empty = rows_of([], canary=[] if paired else None)
+    before = detector.state()
+
+    assert detector.reading() == detector.update(empty)
+    assert before == detector.state()
+    feed(detector, world(kind, 7, (300, 0.1)))
+    before = detector.state()
+    detector.update(empty)
+    assert before == detector.state()
+
+
+@every_detector
+def test_rows_that_break_their_contract_are_refused_untouched(kind: str) -> None:
+    """If this breaks, a repeated or broken batch is counted as new evidence."""
+    detector = make(kind)
+    rows = world(kind, 8, (200, 0.1))
+    detector.update(rows)
+    before = detector.state()
+    fresh = world(kind, 8, (200, 0.1), first=200)
+    nan = fresh.loss.copy()
+    nan[7] = np.nan
+    wrong_arms = None if fresh.canary is not None else np.zeros(200, dtype=np.bool_)
+
+    for bad in (
+        rows,
+        fresh._replace(position=fresh.position[::-1].copy()),
+        fresh._replace(loss=nan),
+        fresh._replace(loss=fresh.loss[:5]),
+        fresh._replace(canary=wrong_arms),
+        fresh._replace(weight=np.full(200, 1.5)),
+    ):
+        with pytest.raises(InvalidRows):
+            detector.update(bad)
+        assert before == detector.state()
+
+
+@every_detector
+def test_it_says_what_an_alarm_proves(kind: str) -> None:
+    """If this breaks, a report claims a guarantee that the detector does not have."""
+    said = make(kind).explain()
+
+    expected = REGISTRY.facts(kind)["guarantee"] == "yes"
+    assert expected is said["guarantee"]
+    assert isinstance(said["h0"], str) and said["h0"]
+    if expected:
+        assert 0.01 == said["alpha"]
+    else:
+        assert "no false-alarm guarantee" in said["h0"]
+
+
+@pytest.mark.parametrize("kind", GUARANTEED)
+def test_a_smaller_budget_needs_more_evidence(kind: str) -> None:
+    """If this breaks, alpha in the policy does nothing."""
+    rows = world(kind, 9, (1000, 0.1), (3000, 0.5))
+    loose, strict = make(kind, alpha=0.1), make(kind, alpha=0.0001)
+
+    assert feed(loose, rows).fired_at < feed(strict, rows).fired_at
+    assert loose.reading().threshold < strict.reading().threshold
+
+
+@every_detector
+def test_a_row_costs_little(kind: str) -> None:
+    """If this breaks, watching falls behind the events; the limit is generous, for slow machines."""
+    detector = make(kind)
+    rows = world(kind, 10, (20_000, 0.1))
+    batches = [part(rows, i, i + 200) for i in range(0, 20_000, 200)]
+
+    started = perf_counter()
+    for batch in batches:
+        detector.update(batch)
+    us_per_row = (perf_counter() - started) / 20_000 * 1e6
+
+    assert us_per_row < MOST_US_PER_ROW
+
+
+@every_detector
+def test_its_parameters_and_paper_are_told_and_its_example_runs(kind: str) -> None:
+    """If this breaks, a reader cannot tell what a detector does, or is told wrong."""
+    cls = REGISTRY.class_of(kind)
+    text = cls.__doc__ or ""
+
+    assert all(f"{name}" in text for name in REGISTRY.parameters(kind))
+    assert all(f"{section}\n    ---" in text for section in ("Parameters", "Raises", "References"))
+    assert ">>>" in text
+    module = importlib.import_module(cls.__module__)
+    assert module.__doc__
+    results = doctest.testmod(module)
+    assert (0, True) == (results.failed, results.attempted > 0)
+
+
+@every_detector
+@pytest.mark.parametrize("wrong", [0.0, 1.0, -1.0, float("nan")])
+def test_parameters_out_of_range_are_refused_by_name(kind: str, wrong: float) -> None:
+    """If this breaks, a typing error in a policy gives a guard that never, or always, alarms."""
+    name = "alpha" if "alpha" in REGISTRY.parameters(kind) else "delta"
+    if name == "delta" and kind == "page_hinkley":
+        wrong = -1.0  # its delta is a movement in the loss's unit, so any from 0 up is in range
+
+    with pytest.raises(ValueError, match=name):
+        make(kind, **{name: wrong})
+
+
+def test_the_shipped_kinds_are_there() -> None:
+    """If this breaks, a policy that names a shipped detector is refused."""
+    shipped = {"rate", "canary", "mean", "quantile", "quantile_canary", "adwin", "page_hinkley"}
+
+    assert shipped <= set(KINDS)
+
+
+def _is_detector(detector: Detector) -> Detector:
+    return detector
+
+
+@every_detector
+def test_it_has_the_shape_of_a_detector(kind: str) -> None:
+    """If this breaks, watch cannot hold it."""
+    detector = _is_detector(make(kind))
+    expected = {"update", "reading", "interval", "rearm", "state", "restore", "explain"}
+    if REGISTRY.facts(kind)["arms"] == "paired":
+        expected |= {"ratio"}
+
+    assert expected == {name for name in expected if callable(getattr(detector, name, None))}
