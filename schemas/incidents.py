@@ -97,7 +97,10 @@ def _absorb(incident: Incident, entry: Entry) -> None:
     incident.updated_at = max(incident.updated_at, entry.at)
     after = _STATE_AFTER.get(entry.kind)
     if entry.kind == "opened":
-        incident.text, incident.reason = entry.text, entry.reason
+        # Topics have no common order: the breach may be recorded after its command and receipt.
+        after = None
+        incident.text, incident.reason, incident.version = entry.text, entry.reason, entry.version
+        incident.opened_at = entry.at
         incident.stable = entry.data.get("stable")
         incident.rollout_id = entry.data.get("rollout_id", "")
         incident.guards = [*incident.guards, str(entry.data.get("guard", ""))]
@@ -106,6 +109,7 @@ def _absorb(incident: Incident, entry: Entry) -> None:
     elif entry.kind == "command":
         incident.commands = [*incident.commands, str(entry.data.get("command_id", ""))]
         incident.mode = str(entry.data.get("mode", ""))
+        after = None if _has_receipt(incident, entry) else after
     elif entry.kind == "receipt":
         status = str(entry.data.get("status", ""))
         incident.receipts = [*incident.receipts, status]
@@ -117,3 +121,11 @@ def _absorb(incident: Incident, entry: Entry) -> None:
         incident.state not in _FINAL or entry.kind in ("verified", "resolved")
     ):
         incident.state = after
+
+
+def _has_receipt(incident: Incident, command: Entry) -> bool:
+    command_id = command.data.get("command_id")
+    return any(
+        entry.kind == "receipt" and entry.data.get("command_id") == command_id
+        for entry in incident.entries
+    )
