@@ -1,0 +1,1 @@
+"""Breaches, commands, receipts and progress become the incident log."""

@@ -1,0 +1,5 @@
+"""Fixtures of the service's tests."""
+
+from tests.service.stores import sqlite_store, store
+
+__all__ = ["sqlite_store", "store"]
