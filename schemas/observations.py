@@ -1,8 +1,8 @@
 """What `ingest` learnt, packed by model: the internal messages between `ingest` and `watch`.
 
 One message per model and flush holds blocks of columns, not objects. A row has a name: (source
-topic, partition, offset, kind); within one (topic, partition, kind) offsets only grow, so the reader
-drops repeats by remembering the highest. Saying a row twice is therefore harmless.
+topic, partition, offset, kind); within one (topic, partition, kind) offsets only grow, so the
+reader drops repeats by remembering the highest. Saying a row twice is therefore harmless.
 
 Kinds
 -----
@@ -44,8 +44,8 @@ DTYPES = {
 """numpy type of each column by name; `feature:NAME` columns are `<f8`. NaN means absent.
 
 `version` indexes `Observations.versions`. A predicted or true class that is a string is an index
-into `Observations.classes` plus one (0: the value is a number, in `value` or `label_value`, or it is
-absent)."""
+into `Observations.classes` plus one (0: the value is a number, in `value` or `label_value`, or it
+is absent)."""
 
 KINDS = ("served", "labelled", "matured", "unlabelled", "metric")
 
@@ -75,6 +75,8 @@ class Observations(Struct, frozen=True, array_like=True):
     counts: dict[str, int]
     """Running totals of the source partition for this model since its stream began
     (`duplicates`, `corrections`, `late`, `orphans`); the latest message holds."""
+    newest: dict[str, int] = {}
+    """Source topic -> newest offset taken in with this flush: what moved the watermark."""
 
 
 _decoder = msgspec.msgpack.Decoder(Observations)

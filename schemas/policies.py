@@ -142,7 +142,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     expires_after: Duration = Duration(300)
     """A command not executed for so long is dropped, and said to be."""
     retries: int = 1
-    """How often a rollback that traffic does not confirm is tried again before a person is paged."""
+    """How often a rollback that traffic does not confirm is tried again before a page."""
     min_rows: int = 30
     """Rows of a version below which its guards say `too_few` instead of judging health."""
 
@@ -177,7 +177,7 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
         if policy.horizon <= 0:
             yield f"{path}.horizon: found {policy.horizon:g} s, expected a duration above 0"
         if policy.votes == "unit":
-            yield f"{path}.votes: found 'unit', which this release cannot count yet; expected prediction"
+            yield f"{path}.votes: found 'unit', which is not counted yet; expected prediction"
         if policy.promote is not None:
             yield from _faults_of_promote(policy.promote, f"{path}.promote")
         names: list[str] = []
@@ -185,7 +185,7 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             faults = list(_faults_of_guard(guard, policy, f"{path}.guards[{j}]"))
             yield from faults
             if guard.label in names and not faults:
-                yield f"{path}.guards[{j}].name: found a second {guard.label!r}, expected one of its own"
+                yield f"{path}.guards[{j}].name: found a second {guard.label!r}, expected another"
             names.append(guard.label)
 
 
@@ -201,7 +201,8 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
     signal = guard.signal
     is_feature = signal.startswith("feature:") and len(signal) > len("feature:")
     if signal not in SIGNALS and not is_feature:
-        yield f"{path}.signal: found {signal!r}, expected one of {', '.join(SIGNALS)} or feature:NAME"
+        known = ", ".join(SIGNALS)
+        yield f"{path}.signal: found {signal!r}, expected one of {known} or feature:NAME"
         return
     limits = [word for word in ("max", "min", "max_increase") if getattr(guard, word) is not None]
     if guard.detector is None and len(limits) != 1:
@@ -210,7 +211,7 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
     if guard.detector is not None and limits:
         yield f"{path}.detector: found a detector and {limits[0]}, expected one of the two"
     if signal in NEEDS_POSITIVE and policy.positive is None:
-        yield f"{path}.signal: found {signal!r} without policies[].positive, expected the positive label"
+        yield f"{path}.signal: found {signal!r}, expected positive (a label) in the policy too"
     if guard.segment is not None:
         yield f"{path}.segment: found {guard.segment!r}, which this release cannot watch apart yet"
     if signal == "prometheus" and not guard.query:
@@ -225,14 +226,14 @@ def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
     if guard.quantile is not None and not 0 < guard.quantile < 1:
         yield f"{path}.quantile: found {guard.quantile:g}, expected a share in (0, 1)"
     if guard.max_increase is not None and guard.max_increase <= 0:
-        yield f"{path}.max_increase: found {guard.max_increase:g}, expected a relative increase above 0"
+        yield f"{path}.max_increase: found {guard.max_increase:g}, expected a share above 0"
     if guard.max_increase is not None and signal in HIGHER_IS_BETTER:
-        yield f"{path}.max_increase: found it on {signal!r}, expected it on a signal that grows when worse"
+        yield f"{path}.max_increase: found it on {signal!r}, where more is better; expected min"
     if guard.max_increase is not None and signal in ("traffic_share", "prometheus"):
         yield f"{path}.max_increase: found it on {signal!r}, expected max or min there"
     if signal in RATES:
         if guard.quantile is not None:
-            yield f"{path}.quantile: found it on {signal!r}, which is a rate; expected it on a value"
+            yield f"{path}.quantile: found it on {signal!r}, which is a rate; expected none"
         for word in ("max", "min"):
             limit: Any = getattr(guard, word)
             if limit is not None and not 0 < limit < 1:

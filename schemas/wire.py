@@ -32,7 +32,8 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class Refused(NamedTuple):
     """One refused message of a batch."""
 
-    index: int
+    at: int
+    """Index into the batch."""
     reason: str
 
 

@@ -25,7 +25,7 @@ from msgspec import Struct, field
 from schemas.durations import Duration
 from schemas.policies import GuardSpec, Policy, faults_of_policies
 from schemas.secrets import Secret
-from service.engine.base import TOPICS
+from schemas.topics import TOPICS
 from service.faults import faults_of, read_custom, shown
 
 
@@ -325,7 +325,8 @@ def _faults_of_engine(engine: EngineSettings) -> Iterator[str]:
         yield f"engine.partitions: found {engine.partitions}, expected 1 to 1024"
     for name in engine.topics:
         if name not in TOPICS:
-            yield f"engine.topics.{name}: found an unknown topic, expected one of {', '.join(TOPICS)}"
+            known = ", ".join(TOPICS)
+            yield f"engine.topics.{name}: found an unknown topic, expected one of {known}"
 
 
 def _faults_of_http(http: HttpSettings) -> Iterator[str]:

@@ -32,7 +32,7 @@ def read_custom(kind: type[Any], value: Any) -> Any:
 
 
 def faults_of(kind: Any, value: Any, path: str = "") -> Iterator[str]:
-    """Yield a line for every fault of `value` as a `kind`: path, what was found, what was expected."""
+    """Yield a line for every fault of `value` as a `kind`: path, found, expected."""
     struct = _struct_in(kind)
     origin = typing.get_origin(kind)
     if value is None and _allows_none(kind):

@@ -1,0 +1,1 @@
+"""detect · decide · verify: observations and rollouts become verdicts, breaches and commands."""

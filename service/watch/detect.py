@@ -1,0 +1,214 @@
+"""Guards of one version: which detectors a policy wants, and what each is fed.
+
+A guard has one detector on one signal. Limits against a number are judged on the version alone,
+for stable and canary alike (a stable that fails its own objective is no target); limits against
+the concurrent stable are judged for the canary, on the rows of both.
+
+Refused here: thinking about what a reading means (`decide.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import structlog
+
+from detectors import losses
+from detectors.base import F64, Bool, Detector, Reading, Rows, StateMismatch
+from schemas.plugins import Registry
+from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, Policy
+from service.watch.state import Model, Plan
+from service.watch.tables import Table
+
+RECENT_ROWS = 512
+"""Rows after which a guard's recent mean forgets half."""
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Guard:
+    """One detector at work, and what must be known to read it."""
+
+    spec: GuardSpec
+    detector: Detector
+    arms: str
+    alpha: float | None
+    limit: float | None
+    """The limit as a loss: accuracy 0.9 is a loss of 0.1."""
+    recent_rows: int = 0
+    recent_loss: float = 0.0
+    fired: dict[str, int | str] = field(default_factory=dict)
+    """Name of the row at which it fired."""
+    rows: int = 0
+
+    @property
+    def name(self) -> str:
+        """The guard's name in reports."""
+        return self.spec.label
+
+    @property
+    def guarantee(self) -> bool:
+        """Whether its false alarms are bounded by alpha."""
+        return self.spec.detector is None and self.spec.signal != "prometheus"
+
+    def recent_mean(self) -> float | None:
+        """Mean loss of about the last `RECENT_ROWS` rows (exceedances for quantiles)."""
+        return self.recent_loss / self.recent_rows if self.recent_rows else None
+
+    def feed(self, rows: Rows) -> Reading:
+        """Update the detector and the recent mean."""
+        own = rows.loss if rows.canary is None else rows.loss[rows.canary]
+        if len(own):
+            bad = own > self.limit if self.spec.quantile is not None and self.limit else own
+            self.recent_rows += len(own)
+            self.recent_loss += float(bad.sum())
+            self.rows += len(own)
+            while self.recent_rows > 2 * RECENT_ROWS:
+                self.recent_rows //= 2
+                self.recent_loss /= 2
+        return self.detector.update(rows)
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers, as plain data."""
+        return {
+            "detector": self.detector.state(), "recent": [self.recent_rows, self.recent_loss],
+            "fired": self.fired, "rows": self.rows,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where a state was saved; starts afresh, and says so, when it does not fit."""
+        try:
+            self.detector.restore(state["detector"])
+        except (StateMismatch, KeyError) as fault:
+            log.warning("guard_starts_afresh", guard=self.name, reason=str(fault))
+            return
+        self.recent_rows, self.recent_loss = state["recent"]
+        self.fired, self.rows = dict(state["fired"]), state["rows"]
+
+
+def guards_for(policy: Policy, role: str, registry: Registry) -> dict[str, Guard]:
+    """Build the guards of a version in a role: `stable` or `canary`."""
+    built = {}
+    for spec in policy.guards:
+        if spec.signal == "prometheus":
+            continue
+        if role != "canary" and (spec.max_increase is not None or spec.signal == "traffic_share"):
+            continue
+        built[spec.label] = build(spec, policy, registry)
+    return built
+
+
+def loss_limit(spec: GuardSpec) -> float | None:
+    """A guard's limit as the largest accepted loss; None when it is relative or has none."""
+    if spec.signal in HIGHER_IS_BETTER or (spec.signal == "traffic_share" and spec.max is None):
+        return None if spec.min is None else 1 - spec.min
+    return spec.max
+
+
+def build(spec: GuardSpec, policy: Policy, registry: Registry) -> Guard:
+    """Build one guard."""
+    alpha, limit = policy.guard_alpha(), loss_limit(spec)
+    params: dict[str, Any]
+    if spec.detector is not None:
+        kind, params = spec.detector, {"side": _worse_side(spec), **spec.params}
+        return Guard(spec, registry.make(kind, **params), "single", None, None)
+    if spec.max_increase is not None:
+        if spec.signal in RATES:
+            kind, params = "canary", {"margin": 1 + spec.max_increase}
+        else:
+            kind = "quantile_canary"
+            params = {"quantile": spec.quantile, "stretch": 1 + spec.max_increase, "margin": 1.0}
+        return Guard(spec, registry.make(kind, alpha=alpha, **params), "paired", alpha, None)
+    if spec.quantile is not None:
+        kind, params = "quantile", {"quantile": spec.quantile, "limit": limit}
+    else:
+        kind, params = "rate", {"limit": limit}
+    return Guard(spec, registry.make(kind, alpha=alpha, **params), "single", alpha, limit)
+
+
+def _worse_side(spec: GuardSpec) -> str:
+    """Losses have a worse side; scores and features have none, so any move is worth a warning."""
+    return "up" if spec.signal in RATES | {"latency_ms"} else "both"
+
+
+def wanted_tables(spec: GuardSpec, arms: str, policy: Policy) -> tuple[str, ...]:
+    """Which tables carry a guard's rows.
+
+    Labels count once they had their time (`final`), so that fast bad labels cannot accuse a young
+    version. `conditional` lets a paired guard count them on arrival. `optimistic` is judged as
+    `matured` until its own guards exist, which is slower and never less safe.
+    """
+    if spec.signal not in NEEDS_LABELS:
+        return ("served",)
+    if policy.labels == "conditional" and arms == "paired" and spec.signal != "label_coverage":
+        return ("labelled",)
+    return ("final",)
+
+
+def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) -> Rows | None:
+    """Select a guard's rows of one version from a table; None when it has none.
+
+    Parameters
+    ----------
+    base : int
+        Ordinal of the table's first row.
+    """
+    signal = guard.spec.signal
+    own = table.version == _index(table, version)
+    if signal == "traffic_share":
+        index = np.arange(len(table))
+        loss = (own if guard.spec.max is not None else ~own).astype(np.float64)
+    elif signal.startswith("feature:"):
+        values = table.features.get(signal)
+        if values is None:
+            return None
+        index = np.flatnonzero(~np.isnan(values) & own)
+        loss = values[index]
+    else:
+        index, loss = losses.select(signal, table.columns)
+    if guard.arms == "paired":
+        return _paired(guard, version, table, base, model, index, loss)
+    if signal != "traffic_share":
+        keep = own[index]
+        index, loss = index[keep], loss[keep]
+    if not len(index):
+        return None
+    return Rows(loss.astype(np.float64), base + index, table.when_ms[index])
+
+
+def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,
+            index: np.ndarray, loss: F64) -> Rows | None:  # fmt: skip
+    plan = model.plan
+    if plan is None:
+        return None
+    canary = table.version[index] == _index(table, version)
+    stable = table.version[index] == _index(table, plan.stable)
+    # What was served before this rollout began belongs to another comparison.
+    since = plan.steps[0][0] if plan.steps else 0
+    keep = (canary | stable) & (table.served_ms[index] >= since)
+    index, loss, canary = index[keep], loss[keep], canary[keep]
+    if not len(index):
+        return None
+    weight = canary_share(table.weight[index], canary, table.served_ms[index], plan)
+    return Rows(loss.astype(np.float64), base + index, table.when_ms[index], canary, weight)
+
+
+def canary_share(weight: F64, canary: Bool, served_ms: np.ndarray, plan: Plan) -> F64:
+    """The canary's assigned probability when each row was served, NaN where nobody said it.
+
+    What the router stamped on the prediction comes first, then the rollout's weight at that time.
+    """
+    stamped = np.where(canary, weight, 1 - weight)
+    if plan.inferred or not plan.steps or not np.isnan(stamped).any():
+        return np.asarray(stamped, np.float64)
+    begins = np.array([at_ms for at_ms, _ in plan.steps])
+    weights = np.array([share for _, share in plan.steps])
+    planned = weights[np.maximum(np.searchsorted(begins, served_ms, side="right") - 1, 0)]
+    return np.where(np.isnan(stamped), planned, stamped)
+
+
+def _index(table: Table, version: str) -> int:
+    return table.versions.index(version) if version in table.versions else -1

@@ -1,0 +1,267 @@
+"""From a verdict to what is said and ordered: breaches, cases, commands, proposals, escalation.
+
+Pure: facts that only a shell can know (wall time, holds) come in as `Facts`. Everything said has a
+derived id, so saying it again after a crash changes nothing downstream. A breach is always said
+before the command that it explains.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from schemas import ids
+from schemas.commands import Action, Command, Expected, Mode, Order
+from schemas.facts import Breach, Progress, ProgressKind, Receipt
+from schemas.policies import Policy
+from schemas.verdicts import GuardVerdict, Verdict
+from service.watch import verify
+from service.watch.decide import Judged, sentence_of
+from service.watch.rules import REFUSALS, Facts, refusal
+from service.watch.state import Case, Model
+
+Said = Verdict | Breach | Command | Progress
+
+STRENGTH = {"": 0, "alert": 1, "hold": 2, "rollback": 3}
+APPROVE_WITHIN_MS = 3600 * 1000
+"""How long a proposed command can be approved."""
+
+
+class Wall(NamedTuple):
+    """Where and when a shell stands."""
+
+    now_ms: int
+    fence: int
+    """Epoch of this owner of the model."""
+    digest: str
+    """Of the configuration in force."""
+
+
+def open_case(model: Model, judged: Judged, digest: str) -> tuple[Case | None, list[Said]]:
+    """Say each guard's breach once, and gather them in the version's case."""
+    verdict = judged.verdict
+    if not judged.alarmed:
+        return None, []
+    incident = ids.incident_id(model.name, verdict.version, verdict.rollout_id)
+    case = model.cases.get(incident)
+    if case is None:
+        plan = model.plan
+        target = plan.stable if plan is not None and plan.stable != verdict.version else None
+        case = Case(incident, verdict.version, target, verdict.rollout_id, verdict.decided_at)
+        model.cases[incident] = case
+    said: list[Said] = []
+    for entry in judged.alarmed:
+        if entry.name in case.breached:
+            continue
+        case.breached = [*case.breached, entry.name]
+        said.append(_breach(model, case, judged, entry, digest))
+        if STRENGTH[entry.action] > STRENGTH[case.wanted]:
+            case.wanted, case.text = entry.action, sentence_of(entry, model.version(case.version))
+    return case, said
+
+
+def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, digest: str) -> Breach:
+    verdict = judged.verdict
+    shared = judged.both_moved and entry.action != "alert"
+    return Breach(
+        breach_id=ids.breach_id(case.incident_id, entry.name), incident_id=case.incident_id,
+        model=model.name, version=case.version, rollout_id=case.rollout_id, guard=entry.name,
+        signal=entry.signal, action=entry.action,  # type: ignore[arg-type]
+        reason="both_moved" if shared else "guard_alarmed",
+        text=verdict.text if shared else sentence_of(entry, model.version(case.version)),
+        evidence=entry, stable=case.stable, roles=verdict.roles, decided_at=verdict.decided_at,
+        position=verdict.position, config_digest=digest, guards=verdict.guards,
+        weight=model.plan.weight if model.plan else None,
+    )  # fmt: skip
+
+
+def wants_command(case: Case) -> bool:
+    """Whether a case asks for a command that was neither sent nor proposed."""
+    fresh = case.wanted in ("rollback", "hold") and not case.proposed and not case.closed
+    return fresh and (case.hop == 0 or case.again)
+
+
+def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> list[Said]:
+    """Send, propose or withhold the command of a case; withholding is said once per reason."""
+    refused = refusal(case, model, policy, facts)
+    if refused is not None:
+        if refused in case.refusals:
+            return []
+        case.refusals = [*case.refusals, refused]
+        text = REFUSALS[refused] + (f" ({facts.held})" if refused == "hold" else "")
+        return [progress(case, model, "withheld", refused, f"Not sent: {text}.", refused)]
+    command = command_for(case, model, policy, wall)
+    if policy.mode == "propose" and facts.automatic and case.hop == 0:
+        command = msgspec.structs.replace(
+            command, mode="propose", expires_at=wall.now_ms + APPROVE_WITHIN_MS
+        )
+        case.proposed, case.proposal = command.command_id, msgspec.to_builtins(command)
+        text = f"Proposed: {command.reason} Approve or reject {command.command_id}."
+        return [progress(case, model, "proposed", "propose", text, command.command_id,
+                         command=case.proposal)]  # fmt: skip
+    return [send(case, model, command)]
+
+
+def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command:
+    """The command that a case asks for, as the next hop."""
+    plan = model.plan
+    action: Action = "hold" if case.wanted == "hold" else "rollback"
+    target = case.stable or ""
+    mode: Mode = "enforce"
+    return Command(
+        command_id=ids.command_id(case.incident_id, action, target, case.hop + 1), action=action,
+        model=model.name, rollout_id=case.rollout_id, from_version=case.version,
+        to_version=target,
+        expected=Expected(plan.stable, plan.canary, plan.weight) if plan else
+        Expected(None, None, None),
+        incident_id=case.incident_id, issued_at=wall.now_ms,
+        expires_at=wall.now_ms + policy.expires_after.ms, fence=wall.fence, mode=mode,
+        reason=case.text, adapter=policy.adapter or "dry_run", hop=case.hop + 1,
+    )  # fmt: skip
+
+
+def send(case: Case, model: Model, command: Command) -> Command:
+    """Note that a command goes out."""
+    case.hop, case.action, case.target = command.hop, command.action, command.to_version
+    case.commands, case.again = [*case.commands, command.command_id], False
+    case.receipt, case.proposed, case.proposal = None, None, None
+    if command.actor == "rollbackd" and command.action == "rollback":
+        model.last_rollback_ms = command.issued_at
+    return command
+
+
+def received(model: Model, receipt: Receipt) -> list[Said]:
+    """Take in what came of a command."""
+    case = model.cases.get(receipt.incident_id)
+    if case is None or case.closed or receipt.command_id != (case.commands or [""])[-1]:
+        return []
+    if receipt.status in ("applied", "already_there"):
+        if case.action != "rollback":
+            case.closed = "done"
+            return []
+        case.receipt = receipt
+        case.seen = case.seen_bad = case.late_seen = case.late_seen_bad = 0
+        return []
+    if receipt.status == "superseded":
+        case.closed = "superseded"
+        return []
+    if receipt.status == "expired":
+        case.again = True
+        return []
+    case.closed = "paged"
+    why = str(receipt.detail.get("reason", receipt.status))
+    text = (f"The rollback of {case.version} was {receipt.status} by {receipt.adapter}: {why}. "
+            "A person is needed.")  # fmt: skip
+    return [progress(case, model, "paged", receipt.status, text, receipt.command_id)]
+
+
+def verify_cases(model: Model, policy: Policy) -> list[Said]:
+    """Follow the open rollbacks at the model's event time."""
+    said: list[Said] = []
+    for case in model.cases.values():
+        if case.closed or case.receipt is None:
+            continue
+        proof = verify.prove(case, policy, model.now_ms)
+        if proof.result == "waiting":
+            continue
+        evidence = {"seen": case.seen, "seen_bad": case.seen_bad,
+                    "late_seen": case.late_seen, "late_seen_bad": case.late_seen_bad}  # fmt: skip
+        cause = case.receipt.command_id
+        if proof.result == "verified":
+            case.closed = "verified"
+            model.verified_bad[case.version] = model.now_ms
+            text = f"Verified from traffic: {proof.text}."
+            said.append(progress(case, model, "verified", proof.reason, text, cause, evidence))
+            continue
+        text = f"Not verified: {proof.text}."
+        said.append(progress(case, model, "unverified", proof.reason, text, cause, evidence))
+        case.receipt = None
+        if case.hop <= policy.retries:
+            case.again = True
+            text = f"Trying again, hop {case.hop + 1}."
+            said.append(progress(case, model, "escalated", "retry", text, cause))
+        else:
+            case.closed = "paged"
+            text = (f"{case.version} is not proven out of traffic after {case.hop} tries. "
+                    "A person is needed.")  # fmt: skip
+            said.append(progress(case, model, "paged", proof.reason, text, cause))
+    return said
+
+
+def obey(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
+    """Carry out what a person wants; same path, same records as an automatic decision."""
+    if order.kind in ("approve", "reject"):
+        return _answer(model, order, policy, wall)
+    plan = model.plan
+    incident = ids.derive("incident", model.name, "order", order.order_id)
+    if incident in model.cases:
+        return []
+    canary = plan.canary if plan else None
+    case = Case(incident, canary or (plan.stable if plan else ""),
+                plan.stable if plan and canary else None,
+                plan.rollout_id if plan else "", model.now_ms, wanted="rollback")  # fmt: skip
+    case.text = f"{order.actor} ordered {order.kind} of {model.name}: {order.reason}"
+    model.cases[incident] = case
+    evidence = GuardVerdict(name="order", signal="order", verdict="breach", guarantee=False)
+    said: list[Said] = [Breach(
+        breach_id=ids.breach_id(incident, "order"), incident_id=incident, model=model.name,
+        version=case.version, rollout_id=case.rollout_id, guard="order", signal="order",
+        action="rollback", reason="ordered", text=case.text, evidence=evidence,
+        stable=case.stable, roles="declared" if plan and not plan.inferred else "inferred",
+        decided_at=model.now_ms, position={}, config_digest=wall.digest,
+    )]  # fmt: skip
+    if canary is None:
+        case.closed = "refused"
+        text = "Not sent: the model has no canary to move."
+        return [*said, progress(case, model, "withheld", "no_target", text, order.order_id)]
+    command = msgspec.structs.replace(command_for(case, model, policy, wall), actor=order.actor)
+    if order.kind == "promote" and plan is not None:
+        command = msgspec.structs.replace(
+            command, action="promote", from_version=plan.stable, to_version=canary,
+            command_id=ids.command_id(incident, "promote", canary, 1),
+        )  # fmt: skip
+        return [*said, send(case, model, command)]
+    facts = Facts(wall.now_ms, None, automatic=False)
+    refused = refusal(case, model, policy, facts)
+    if refused is not None:
+        case.closed = "refused"
+        text = f"Not sent: {REFUSALS[refused]}."
+        return [*said, progress(case, model, "withheld", refused, text, order.order_id)]
+    return [*said, send(case, model, command)]
+
+
+def _answer(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
+    case = next((c for c in model.cases.values() if c.proposed and c.proposed == order.command_id),
+                None)  # fmt: skip
+    if case is None or case.proposal is None:
+        return []
+    proposed = msgspec.convert(case.proposal, Command)
+    cause = order.order_id
+    if order.kind == "reject":
+        case.closed, case.proposed, case.proposal = "rejected", None, None
+        text = f"{order.actor} rejected the rollback: {order.reason}"
+        return [progress(case, model, "rejected", "person", text, cause)]
+    if wall.now_ms > proposed.expires_at:
+        case.proposed, case.proposal = None, None
+        text = "The approval came after the proposal had expired; it is decided again."
+        return [progress(case, model, "withheld", "expired", text, cause)]
+    command = msgspec.structs.replace(
+        proposed, mode="enforce", actor=order.actor, issued_at=wall.now_ms, fence=wall.fence,
+        expires_at=wall.now_ms + policy.expires_after.ms,
+    )  # fmt: skip
+    text = f"{order.actor} approved: {order.reason}"
+    return [progress(case, model, "approved", "person", text, cause), send(case, model, command)]
+
+
+def progress(
+    case: Case, model: Model, kind: ProgressKind, reason: str, text: str, cause: str,
+    evidence: dict[str, Any] | None = None, command: dict[str, Any] | None = None,
+) -> Progress:  # fmt: skip
+    """Say what became of an incident."""
+    return Progress(
+        progress_id=ids.derive("progress", case.incident_id, kind, reason, cause),
+        incident_id=case.incident_id, model=model.name, kind=kind, reason=reason, text=text,
+        at=model.now_ms, command_id=case.commands[-1] if case.commands else case.proposed,
+        command=command, evidence=evidence or {},
+    )  # fmt: skip

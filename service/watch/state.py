@@ -1,0 +1,183 @@
+"""All that `watch` remembers of one model, as plain data that survives in a checkpoint.
+
+The state carries the positions it has absorbed, in the same value; what lies at or below them is
+skipped. Detectors live beside it as objects while a worker owns the model (`Guards`), and are saved
+into it as plain data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas.events import Rollout
+from schemas.facts import Receipt
+from schemas.verdicts import Verdict
+
+LAYOUT = 1
+"""Version of this layout; a state of another one is refused, never half understood."""
+
+SHARE_BUCKET_MS = 1000
+SHARE_BUCKETS = 120
+
+
+class Plan(Struct):
+    """Who serves, as last said or, without any rollout event, as seen."""
+
+    stable: str
+    canary: str | None = None
+    weight: float | None = None
+    rollout_id: str = ""
+    at_ms: int = 0
+    """When this plan began, event time."""
+    inferred: bool = True
+    source: str | None = None
+    steps: list[tuple[int, float]] = []
+    """The canary's weight over time: (from, weight), oldest first, of this rollout."""
+
+
+class Version(Struct):
+    """Counts of one version, exact, since it was first seen."""
+
+    name: str
+    first_ms: int = 0
+    last_ms: int = 0
+    """Newest `served_at`."""
+    predictions: int = 0
+    outcomes: int = 0
+    unlabelled: int = 0
+    matured: int = 0
+    in_plan: int = 0
+    """Predictions served since the current plan began."""
+    verdict: Verdict | None = None
+    """Last published."""
+    guards: dict[str, dict[str, Any]] = {}
+    """Saved detectors by guard name; filled when a checkpoint is taken."""
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of outcomes among predictions whose label came or whose horizon passed."""
+        known = self.outcomes + self.unlabelled
+        return self.outcomes / known if known else None
+
+
+class Case(Struct):
+    """An incident as far as `watch` has to remember it."""
+
+    incident_id: str
+    version: str
+    stable: str | None
+    rollout_id: str
+    opened_ms: int
+    breached: list[str] = []
+    """Guards that breached; each is said once."""
+    wanted: str = ""
+    """The action that its breaches ask for: rollback, hold, alert, or nothing yet."""
+    refusals: list[str] = []
+    """Rules that withheld the command; each is said once."""
+    proposed: str | None = None
+    """The command a person is asked to approve."""
+    proposal: dict[str, Any] | None = None
+    commands: list[str] = []
+    hop: int = 0
+    again: bool = False
+    """The last command did not take: the next hop is wanted."""
+    action: str = ""
+    """Of the last command."""
+    target: str = ""
+    receipt: Receipt | None = None
+    seen: int = 0
+    """Predictions served after the receipt."""
+    seen_bad: int = 0
+    late_seen: int = 0
+    """The same from five seconds after the receipt on: what was in flight is over."""
+    late_seen_bad: int = 0
+    closed: str = ""
+    """verified, paged, superseded, rejected; empty while something may still happen."""
+    text: str = ""
+
+
+class Model(Struct):
+    """One model."""
+
+    name: str
+    layout: int = LAYOUT
+    positions: dict[str, int] = {}
+    """`topic/partition/kind` -> highest offset absorbed."""
+    streams: dict[str, str] = {}
+    """`topic/partition` -> stream epoch."""
+    counts: dict[str, dict[str, int]] = {}
+    """`topic partition` -> running totals as ingest says them."""
+    ordinal: int = 0
+    """Rows fed to guards so far: the position a guard reports."""
+    now_ms: int = 0
+    """Event time."""
+    judged_ms: int = 0
+    """Log time of the last full judgement."""
+    plan: Plan | None = None
+    versions: dict[str, Version] = {}
+    cases: dict[str, Case] = {}
+    """By incident."""
+    pending: list[Rollout] = []
+    """Rollout events whose time the observations have not reached, oldest first."""
+    dirty: bool = False
+    """Rows came in since the last judgement."""
+    shares: dict[int, dict[str, int]] = {}
+    """Bucket of served time -> version -> predictions, of the last two minutes."""
+    metrics: dict[str, tuple[float, int]] = {}
+    """Polled signals: guard -> (value, event time)."""
+    last_rollback_ms: int = 0
+    """Wall time of the last automatic rollback, for the cool-down."""
+    verified_bad: dict[str, int] = {}
+    """Versions that were rolled back, and when (event time): quarantine."""
+
+    def version(self, name: str) -> Version:
+        """The version's counts; made when it is new."""
+        found = self.versions.get(name)
+        if found is None:
+            found = self.versions[name] = Version(name)
+        return found
+
+
+class Partition(Struct):
+    """What is known of the source partitions, for all models of one keyed partition."""
+
+    watermarks: dict[int, int] = {}
+    """Source partition -> event time up to which it has come."""
+    swept_ms: int = 0
+
+    @property
+    def now_ms(self) -> int:
+        """Event time: what every source partition that ever spoke has reached."""
+        return min(self.watermarks.values(), default=0)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Model)
+_partitions = msgspec.msgpack.Decoder(Partition)
+
+
+def dump(model: Model | Partition) -> bytes:
+    """Encode for a checkpoint (msgpack)."""
+    return _encoder.encode(model)
+
+
+def load(data: bytes) -> Model:
+    """Decode a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        When it is of another layout or damaged.
+    """
+    model = _decoder.decode(data)
+    if model.layout != LAYOUT:
+        raise ValueError(f"state of {model.name!r} has layout {model.layout}, expected {LAYOUT}")
+    return model
+
+
+def load_partition(data: bytes) -> Partition:
+    """Decode what is known of the source partitions."""
+    return _partitions.decode(data)
