@@ -24,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from schemas.topics import TOPICS as TOPICS
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -126,7 +128,7 @@ class Snapshot(NamedTuple):
 
 
 class Keyed(Protocol):
-    """The handler of `keyed`: one owner per partition. Keys are texts; `""` is the partition's own."""
+    """The handler of `keyed`: one owner per partition; `""` is the partition's own key."""
 
     async def open(self, partition: int, epoch: int, states: Mapping[str, bytes]) -> None:
         """Take over a partition with the states of its keys. `epoch` only grows."""
@@ -163,7 +165,7 @@ class Claim(NamedTuple):
 
 
 class Checkpoints(Protocol):
-    """Where `keyed` keeps states, cursor and epoch (`service/storage`). Blocking; called in threads."""
+    """Where `keyed` keeps states, cursor and epoch (`service/storage`); called in threads."""
 
     def claim(self, stage: str, partition: int) -> Claim:
         """Raise the epoch of a partition and read what the last owner stored."""
@@ -246,20 +248,3 @@ class Engine(Protocol):
     def health(self) -> Mapping[str, Any]:
         """`{"ready": bool, "lag_s": float, "detail": {...}}` of this process's handlers."""
         ...
-
-
-TOPICS: dict[str, dict[str, Any]] = {
-    "predictions": {"keyed_by": "prediction_id", "cleanup": "delete", "retention_s": 8 * 86_400},
-    "outcomes": {"keyed_by": "prediction_id", "cleanup": "delete", "retention_s": 8 * 86_400},
-    "rollouts": {"keyed_by": "model", "cleanup": "compact"},
-    "holds": {"keyed_by": "model", "cleanup": "compact"},
-    "observations": {"keyed_by": "model", "cleanup": "delete", "retention_s": 6 * 3600},
-    "verdicts": {"keyed_by": "model", "cleanup": "compact"},
-    "breaches": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
-    "commands": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
-    "receipts": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
-    "progress": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
-    "orders": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
-    "dead-letters": {"keyed_by": "source topic", "cleanup": "delete", "retention_s": 28 * 86_400},
-}
-"""Every topic; `progress` (what became of an incident) and `orders` (what people want) are internal."""

@@ -189,7 +189,8 @@ def _answer(
     if blind:
         share = version.coverage or 0.0
         text = (f"Only {share:.0%} of {name}'s predictions have a label at their horizon "
-                f"(at least {policy.min_coverage:.0%} expected), so {blind[0].signal} says nothing.")  # fmt: skip
+                f"(at least {policy.min_coverage:.0%} expected), "
+                f"so {blind[0].signal} says nothing.")  # fmt: skip
         return "unknown", blind[0].reason or "label_outage", text
     if all(entry.verdict == "pass" for entry in judging):
         if policy.promote is not None and role_of(model, name) == "canary":
