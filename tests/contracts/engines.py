@@ -29,7 +29,7 @@ class EngineBench(Protocol):
     """One log or broker with all topics of `TOPICS` made, each with `partitions` partitions."""
 
     name: str
-    checkpoints: Checkpoints
+    checkpoints: CheckpointStore
     partitions: int
     shares: bool
     """Whether two engines in one group share its partitions; else the second one is refused."""
