@@ -116,4 +116,5 @@ class Histogram:
 
 def rows_for_quantile(q: float) -> int:
     """Rows below which a quantile is too rough to compare with: ten in the smaller tail."""
-    return ceil(10 / min(q, 1 - q))
+    # Rounded first, since 1 - 0.9 is a little less than 0.1.
+    return ceil(round(10 / min(q, 1 - q), 6))

@@ -226,8 +226,8 @@ def test_no_number_is_nan_or_infinite(kind: str, loss: str) -> None:
         if REGISTRY.facts(kind)["arms"] == "paired":
             share = np.where(np.arange(500) % 7 == 0, [0.0, 1.0] * 250, 0.5)
             batch = rows_of(values[:500], first=i, canary=np.arange(500) % 2 == 0, weight=share)
-            ratio = make(kind).ratio()
-            numbers += [ratio.lower, ratio.upper, detector.ratio().estimate]
+            ratio = detector.ratio()
+            numbers += [ratio.lower, ratio.upper, ratio.estimate]
         else:
             batch = rows_of(values[i : i + 500], first=i)
         reading, interval = detector.update(batch), detector.interval()
@@ -304,7 +304,7 @@ def test_a_smaller_budget_needs_more_evidence(kind: str) -> None:
 
 @every_detector
 def test_a_row_costs_little(kind: str) -> None:
-    """If this breaks, watching falls behind the events; the limit is generous, for slow machines."""
+    """If this breaks, watching falls behind the events; the limit allows for slow machines."""
     detector = make(kind)
     rows = world(kind, 10, (20_000, 0.1))
     batches = [part(rows, i, i + 200) for i in range(0, 20_000, 200)]
