@@ -9,7 +9,8 @@ stream epoch starts that memory afresh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from service.watch.state import Model
 TABLE_OF = {"served": "served", "labelled": "labelled", "matured": "final", "unlabelled": "final"}
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """Rows of one sort; arrays of shape (n,)."""
 
     sort: str
@@ -46,7 +48,8 @@ class Table(NamedTuple):
 
     def take(self, keep: Bool | I64) -> Table:
         """The rows where `keep` is true, or at the indices in `keep`."""
-        return self._replace(
+        return replace(
+            self,
             source=self.source[keep], offset=self.offset[keep], served_ms=self.served_ms[keep],
             when_ms=self.when_ms[keep], version=self.version[keep], weight=self.weight[keep],
             columns=_taken(self.columns, keep),
