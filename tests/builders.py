@@ -81,10 +81,14 @@ def a_proposal(**changes: Any) -> Progress:
     """`a_command`, waiting for a person."""
     command = a_command(mode="propose")
     plain = {name: getattr(command, name) for name in command.__struct_fields__}
-    return a_progress(
-        kind="proposed", reason="mode_propose", text="Rollback from v42 to v41 waits for approval",
-        command_id=command.command_id, command={**plain, "expected": {}}, **changes,
-    )  # fmt: skip
+    made = a_progress(
+        kind="proposed",
+        reason="mode_propose",
+        text="Rollback from v42 to v41 waits for approval",
+        command_id=command.command_id,
+        command={**plain, "expected": {}},
+    )
+    return replace(made, **changes)
 
 
 def a_hold(**changes: Any) -> Hold:

@@ -66,12 +66,8 @@ class RecordWorker:
         except UNREADABLE as fault:
             await self._refuse(record, str(fault))
             return
-        try:
-            await asyncio.to_thread(take, said)
-        except Exception as fault:
-            self._metrics.errors.labels(STAGE).inc()
-            logs.warning("not recorded, will be tried again", topic=record.topic, fault=str(fault))
-            raise
+        # What this raises the engine counts, logs and tries again.
+        await asyncio.to_thread(take, said)
 
     def _write(self, entry_of: Callable[[Any, int], Entry], said: Any) -> None:
         entry = entry_of(said, self._clock.now_ms())

@@ -1,0 +1,1 @@
+"""The incident log becomes messages that people read."""
