@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from service.clock import WallClock
 from service.engine.base import Checkpoints, Engine
+from service.engine.kafka import KafkaEngine
 from service.engine.local import LocalEngine
 from service.storage.checkpoints import CheckpointStore
 from service.storage.database import open_database
 from service.telemetry import Metrics
+from tests.real import wait_until_async
 
 
 class EngineBench(Protocol):
@@ -104,7 +108,78 @@ def open_local(address: dict[str, Any], checkpoints: Checkpoints) -> LocalEngine
     )
 
 
-OPENERS: dict[str, Callable[[dict[str, Any], Checkpoints], Engine]] = {"local": open_local}
+class KafkaBench:
+    """Topics and groups of their own, by prefix, on a real broker."""
+
+    name = "kafka"
+    partitions = 4
+    shares = True
+    settle_s = 15.0
+    takeover_s = 8.0
+
+    def __init__(self, bootstrap: str, path: Path) -> None:
+        self._bootstrap = bootstrap
+        self._prefix = f"t{uuid.uuid4().hex[:12]}."
+        self._path = path
+        self.checkpoints = open_checkpoints(self.address())
+
+    async def engine(self) -> Engine:
+        return open_kafka(self.address(), self.checkpoints)
+
+    async def make_topic(self, name: str) -> None:
+        engine = open_kafka(self.address(), self.checkpoints)
+        await engine.start()
+        await engine.topics(create=True)
+        await engine.stop()
+
+    async def delete_topic(self, name: str) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await admin.start()
+        await admin.delete_topics([self._prefix + name])
+        await admin.close()
+        engine = open_kafka(self.address(), self.checkpoints)
+        await engine.start()
+
+        async def gone() -> bool:
+            return await engine.partitions(name) == 0
+
+        await wait_until_async(gone, 10, what=f"topic {name} is gone")
+        await engine.stop()
+
+    async def delete_all(self) -> None:
+        """Take the load off a broker that the whole session shares."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await admin.start()
+        names = [name for name in await admin.list_topics() if name.startswith(self._prefix)]
+        await admin.delete_topics(names)
+        await admin.close()
+
+    def address(self) -> dict[str, Any]:
+        return {
+            "kind": "kafka",
+            "bootstrap": self._bootstrap,
+            "prefix": self._prefix,
+            "partitions": self.partitions,
+            "storage": f"sqlite:///{self._path / 'storage.db'}",
+        }
+
+
+def open_kafka(address: dict[str, Any], checkpoints: Checkpoints) -> KafkaEngine:
+    """Open the Kafka engine from a bench's address."""
+    return KafkaEngine(
+        address["bootstrap"],
+        WallClock(),
+        checkpoints,
+        Metrics(),
+        prefix=address["prefix"],
+        partitions=address["partitions"],
+    )
+
+
+OPENERS: dict[str, Callable[[dict[str, Any], Checkpoints], Engine]] = {
+    "local": open_local,
+    "kafka": open_kafka,
+}
 """How a child process opens an engine, by the `kind` of its bench's address."""
 
 
@@ -123,6 +198,15 @@ async def local_bench(request: pytest.FixtureRequest, path: Path) -> AsyncIterat
     yield bench
 
 
+@contextlib.asynccontextmanager
+async def kafka_bench(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[EngineBench]:
+    """Make all topics on the session's broker, and delete them afterwards."""
+    bench = KafkaBench(request.getfixturevalue("kafka"), path)
+    await bench.make_topic("predictions")
+    yield bench
+    await bench.delete_all()
+
+
 Opener = Callable[[pytest.FixtureRequest, Path], AbstractAsyncContextManager[EngineBench]]
-BENCHES: dict[str, Opener] = {"local": local_bench}
+BENCHES: dict[str, Opener] = {"local": local_bench, "kafka": kafka_bench}
 """Every bench by its name, which is also its pytest marker if there is one (`kafka`)."""

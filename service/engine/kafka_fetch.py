@@ -1,0 +1,160 @@
+"""Fetching for the shares of one consumer: in order, without loss, past what cannot be decoded.
+
+Why. aiokafka moves its positions when it collects messages, not when it hands them over: when one
+partition raises (a bad checksum, a codec), what it had collected from the others is gone. So
+positions are our own (`Share.next`). After any error the consumer is set back to them, and messages
+that do not begin there are not handed over.
+
+How. A hole can be the log's own (compaction, transaction markers). It is believed when a second
+fetch, begun at our position, begins at the same message. A fetch that raises is repeated message by
+message, partition by partition, until the one batch that cannot be decoded is alone; that one is
+skipped, loudly, after `POISON_TRIES`: its partition must not stall for ever, and what it held is on
+the broker's disk, at the offsets the error names.
+
+Refused here: skipping where a codec is missing on this machine, which is no fault of the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiokafka.errors
+import structlog
+from aiokafka import TopicPartition
+
+from service.engine.base import EngineFault
+from service.engine.kafka_client import DENIED, Cluster
+from service.engine.kafka_poison import batch_end
+from service.engine.kafka_share import Share
+from service.engine.retry import Retry
+from service.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS = 5000
+"""Most messages that are handed over at once."""
+POISON_TRIES = 3
+"""How often a batch that cannot be decoded is fetched again before it is skipped."""
+PAUSE_S = 0.1
+
+_NOT_OF_A_BATCH = (
+    aiokafka.errors.KafkaConnectionError,
+    *DENIED,
+    aiokafka.errors.ConsumerStoppedError,
+    TimeoutError,
+)
+
+
+class OffTheLog(Exception):
+    """Positions of these partition numbers are not on the log: deleted, or made again."""
+
+    def __init__(self, partitions: set[int]) -> None:
+        super().__init__(f"offsets of partitions {sorted(partitions)} are not on the log")
+        self.partitions = partitions
+
+
+class Fetching:
+    """What one consumer fetches, sorted into its shares."""
+
+    def __init__(self, consumer: Any, cluster: Cluster, retry: Retry, metrics: Metrics) -> None:
+        self._consumer = consumer
+        self._cluster = cluster
+        self._retry = retry
+        self._metrics = metrics
+        self._careful = 0
+        self._tries: dict[TopicPartition, int] = {}
+        self._holes: dict[TopicPartition, tuple[int, int]] = {}
+
+    async def fetch(self, shares: Mapping[int, Share], wait_ms: int) -> None:
+        """Fetch once and leave the messages in the shares; nothing new after `wait_ms` is fine.
+
+        Raises
+        ------
+        OffTheLog
+            When positions are out of range; the shares must be opened again.
+        EngineFault
+            When messages need a codec that this machine lacks.
+        """
+        try:
+            if self._careful:
+                await self._fetch_carefully(shares, wait_ms)
+                return
+            got = await self._consumer.getmany(timeout_ms=wait_ms, max_records=MAX_RECORDS)
+        except aiokafka.errors.OffsetOutOfRangeError as fault:
+            self.back_to_ours(shares)
+            raise OffTheLog({part.partition for part in fault.args[0]}) from fault
+        except (*_NOT_OF_A_BATCH, EngineFault, OffTheLog):
+            raise
+        except Exception as fault:
+            self._retry.failed("fetch", fault)
+            self._careful = MAX_RECORDS
+            self.back_to_ours(shares)
+            await asyncio.sleep(PAUSE_S)
+            return
+        self._retry.worked("fetch")
+        for part, messages in got.items():
+            self._sort(shares, part, messages)
+
+    def back_to_ours(self, shares: Mapping[int, Share]) -> None:
+        """Set the consumer to our own positions."""
+        assigned = self._consumer.assignment()
+        for share in shares.values():
+            for topic, offset in share.next.items() if share.opened else ():
+                part = TopicPartition(self._cluster.real(topic), share.partition)
+                if part in assigned:
+                    self._consumer.seek(part, offset)
+
+    def _sort(self, shares: Mapping[int, Share], part: TopicPartition, messages: list[Any]) -> None:
+        share, topic = shares.get(part.partition), self._cluster.logical(part.topic)
+        if share is None or not share.opened or not messages:
+            return
+        expected, got = share.next[topic], messages[0].offset
+        if got != expected and not self._is_of_the_log(part, (expected, got)):
+            return
+        share.next[topic] = messages[-1].offset + 1
+        share.kept.setdefault(topic, []).extend(messages)
+
+    def _is_of_the_log(self, part: TopicPartition, hole: tuple[int, int]) -> bool:
+        if hole[0] < hole[1] and self._holes.pop(part, None) == hole:
+            return True
+        self._holes[part] = hole
+        self._consumer.seek(part, hole[0])
+        return False
+
+    async def _fetch_carefully(self, shares: Mapping[int, Share], wait_ms: int) -> None:
+        self._careful -= 1
+        for part in sorted(self._consumer.assignment() - self._consumer.paused()):
+            try:
+                got = await self._consumer.getmany(part, timeout_ms=wait_ms, max_records=1)
+            except (*_NOT_OF_A_BATCH, aiokafka.errors.OffsetOutOfRangeError):
+                raise
+            except aiokafka.errors.UnsupportedCodecError as fault:
+                raise EngineFault(
+                    f"{part.topic} is compressed by a codec that is missing here: {fault}; "
+                    "install cramjam"
+                ) from fault
+            except Exception as fault:
+                share = shares.get(part.partition)
+                if share is not None and share.opened:
+                    await self._undecodable(share, part, fault)
+                continue
+            for messages in got.values():
+                self._tries.pop(part, None)
+                self._sort(shares, part, messages)
+
+    async def _undecodable(self, share: Share, part: TopicPartition, fault: Exception) -> None:
+        topic = self._cluster.logical(part.topic)
+        at = share.next[topic]
+        tries = self._tries[part] = self._tries.get(part, 0) + 1
+        if tries >= POISON_TRIES:
+            end = await batch_end(self._cluster, part, at)
+            share.next[topic] = end
+            self._tries.pop(part)
+            self._metrics.rejected.labels(stage="engine", reason="undecodable_batch").inc()
+            log.error("a batch that cannot be decoded is skipped", topic=part.topic,
+                      partition=part.partition, first=at, last=end - 1, exc_info=fault)  # fmt: skip
+        else:
+            await asyncio.sleep(PAUSE_S)
+        self._consumer.seek(part, share.next[topic])
