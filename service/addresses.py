@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
@@ -29,6 +30,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Give the addresses of a host, as texts. Raises OSError."""
 
+_HOST = re.compile(r"[^\s%/?#@\\\[\]]{1,253}")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _NEVER_PUBLIC = (
@@ -142,7 +144,8 @@ async def judge(url: str, reach: Reach, look_up: Resolve = resolve) -> Target:
         host, port = parsed.host, parsed.port
     except (httpx2.InvalidURL, TypeError, ValueError, UnicodeError):
         raise HttpFault("refused", "the address is no URL such as https://host/path") from None
-    if parsed.scheme not in ("http", "https") or not host or parsed.userinfo:
+    proper = _HOST.fullmatch(host) and (port is None or 0 < port <= 65_535)
+    if parsed.scheme not in ("http", "https") or not proper or parsed.userinfo:
         raise HttpFault("refused", "the address must be https://host/… without a user in it")
     local = is_loopback(host)
     if parsed.scheme == "http" and not local and not reach.allow_http:
