@@ -25,6 +25,7 @@ from schemas.verdicts import Verdict
 from schemas.wire import InvalidEvent, decode_one
 from service.clock import Clock
 from service.engine.base import Effect, Engine, Headers, Message, Record, Snapshot
+from service.switch import pressed
 from service.telemetry import Metrics
 from service.watch.order import Said, Wall
 from service.watch.step import Book
@@ -150,8 +151,8 @@ class WatchWorker:
     async def _held(self, model: str) -> str | None:
         """Why automatic action on a model is held; doubt counts as held."""
         try:
-            if self._kill_switch is not None and self._kill_switch.exists():
-                return f"the kill switch file {self._kill_switch} exists"
+            if (why := pressed(self._kill_switch)) is not None:
+                return why
             now_ms = self._clock.now_ms()
             hold = await asyncio.to_thread(self._holds.blocking, model, now_ms)
         except Exception as fault:

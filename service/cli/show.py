@@ -1,0 +1,151 @@
+"""Commands that read: `status`, `incidents`; and `send`, which feeds a recording to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.incidents import Incident
+from schemas.times import to_text
+from service.cli.base import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigFile,
+    Failure,
+    app,
+    err,
+    out,
+    print_json,
+    settings,
+)
+from service.cli.recordings import Sent, send_all
+from service.config import Config
+from service.storage.checkpoints import CheckpointStore
+from service.storage.database import open_database
+from service.storage.incident_log import IncidentLog
+
+COLOURS = {"pass": "green", "breach": "red", "inconclusive": "cyan", "unknown": "yellow"}
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Show models, versions, roles, verdicts and lag."""
+    database = open_database(settings(config).storage_url)
+    store = CheckpointStore(database)
+    if model is not None:
+        view = store.view("watch", model)
+        if view is None:
+            raise Failure(f"no prediction of {model} has been seen; send some, or look for a typo.")
+        views = [view]
+    else:
+        views = store.views("watch")
+    database.dispose()
+    if as_json:
+        print_json(views[0] if model is not None else views)
+        return
+    out.print(_status_table(views))
+
+
+def _status_table(views: list[dict[str, Any]]) -> Table:
+    table = Table("model", "version", "role", "weight", "share", "predictions", "outcomes",
+                  "unlabelled", "coverage", "verdict", "why")  # fmt: skip
+    for view in sorted(views, key=lambda v: str(v["model"])):
+        for version in view["versions"]:
+            verdict = version["verdict"] or "-"
+            colour = COLOURS.get(verdict, "white")
+            is_canary = version["role"] == "canary"
+            table.add_row(
+                escape(view["model"]), escape(version["version"]), version["role"],
+                _percent(view["weight"] if is_canary else None), _percent(version["share"]),
+                str(version["predictions"]), str(version["outcomes"]), str(version["unlabelled"]),
+                _percent(version["coverage"]), f"[{colour}]{verdict}[/{colour}]",
+                escape(version.get("text") or ""),
+            )  # fmt: skip
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+@app.command()
+def incidents(
+    incident: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    as_json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """List incidents, newest first, or show one with all its entries."""
+    database = open_database(settings(config).storage_url)
+    log = IncidentLog(database)
+    try:
+        if incident is None:
+            found = log.incidents(limit, model)
+            if as_json:
+                print_json(found)
+            else:
+                out.print(_incident_table(found))
+            return
+        one = log.incident(incident)
+    finally:
+        database.dispose()
+    if one is None:
+        raise Failure(f"no incident begins with {incident}; `rollbackd incidents` lists them.")
+    if as_json:
+        print_json(one)
+    else:
+        show_incident(one)
+
+
+def _incident_table(found: list[Incident]) -> Table:
+    table = Table("id", "opened", "model", "version", "state", "what")
+    for incident in found:
+        table.add_row(
+            incident.incident_id[:12], to_text(incident.opened_at), escape(incident.model),
+            escape(incident.version), incident.state, escape(incident.text),
+        )  # fmt: skip
+    return table
+
+
+def show_incident(incident: Incident) -> None:
+    """Print an incident's story."""
+    out.print(f"[bold]{escape(incident.model)} {escape(incident.version)}[/bold]: "
+              f"{incident.state}  ({incident.incident_id})")  # fmt: skip
+    out.print(escape(incident.text))
+    table = Table("when", "what", "reason", "text")
+    for entry in incident.entries:
+        table.add_row(to_text(entry.at), entry.kind, escape(entry.reason), escape(entry.text))
+    out.print(table)
+
+
+@app.command()
+def send(
+    files: Annotated[list[Path], typer.Argument(help="Recordings; - for standard input.")],
+    as_json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Send recordings to the engine, a line an event."""
+    sent = asyncio.run(_send(settings(config), files))
+    if as_json:
+        print_json(msgspec.to_builtins(sent))
+    else:
+        out.print(f"Sent {sent.sent} of {sent.read} events "
+                  f"({sent.refused} refused, kept in dead-letters).")  # fmt: skip
+
+
+async def _send(config: Config, files: list[Path]) -> Sent:
+    from service.app import opened
+
+    async with opened(config) as parts:
+        return await send_all(parts.engine, parts.clock, files, err)
