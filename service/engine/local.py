@@ -202,12 +202,11 @@ class LocalEngine:
         """Read a topic to its present end, at most its first `limit` messages, in order of time."""
 
         def read(log: LocalLog) -> Sequence[Record]:
-            parts = []
-            for partition in range(log.topics().get(topic, 0)):
-                _, first, next_ = log.ends(topic, partition)
-                most = next_ - first if limit is None else min(limit, next_ - first)
-                stretch = log.read(topic, partition, first, most) if most > 0 else None
-                parts.append(as_records(topic, partition, stretch) if stretch else [])
+            with log.snapshot():
+                parts = [
+                    _beginning(log, topic, partition, limit)
+                    for partition in range(log.topics().get(topic, 0))
+                ]
             return list(heapq.merge(*parts, key=attrgetter("time_ms")))[:limit]
 
         return await self._access.look(read)
@@ -281,3 +280,10 @@ class LocalEngine:
                 lag_s = self._group_health(group)["lag_s"]
                 self._metrics.lag_s.labels(stage=group).set(lag_s)
             await pause(self._stopping, 1.0)
+
+
+def _beginning(log: LocalLog, topic: str, partition: int, limit: int | None) -> list[Record]:
+    end = log.ends(topic, partition)
+    there = end.next - end.first
+    stretch = log.read(topic, partition, end.first, there if limit is None else min(limit, there))
+    return as_records(topic, partition, stretch) if stretch else []

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from service.crash import crash_point
-from service.engine.base import Batch, Bulk, Position
+from service.engine.base import Batch, Bulk
 from service.engine.local_access import LogAccess
 from service.engine.local_batches import Stretch
 from service.engine.local_readers import LogReader, Share
@@ -53,13 +53,6 @@ class BulkReader(LogReader):
         )
         self.owned = True
         self._next = self._checked(wanted)
-        # Also what was never read has a position, or its messages could be deleted unread.
-        unread = {
-            topic: Position(ends[topic].stream, at)
-            for topic, at in self._next.items()
-            if topic not in committed or committed[topic].stream != ends[topic].stream
-        }
-        await self._commit(unread)
         await self._fetch(self._next, limit=1)  # how far behind it is
         self._tick_at_s = asyncio.get_running_loop().time() + TICK_S
 

@@ -46,7 +46,6 @@ class EachReader(LogReader):
         known = committed is not None and committed.stream == end.stream
         start = committed.offset if committed and known else end.first
         offset = self._checked({topic: start})[topic]
-        await self._commit({topic: Position(end.stream, offset)})
         self.owned = True
         while not self._stopping.is_set():
             self._bell.hush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from service.engine.base import EngineFault, Position
+from service.engine.base import EngineFault
 from service.engine.local_access import LogAccess
 from service.engine.local_readers import LogReader, Share, as_records
 from service.engine.owner import Owner, Stage
@@ -62,10 +62,6 @@ class KeyedReader(LogReader):
             "open", lambda: self._owner.open(self._ends), passes=(EngineFault,)
         )
         self.owned = True
-        start = {
-            topic: Position(self._ends[topic].stream, at) for topic, at in self._owner.next.items()
-        }
-        await self._commit(start)
 
     async def _serve(self) -> None:
         """Return when the engine stops, or a topic was made again."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -168,33 +168,21 @@ class LocalLog:
     def read(self, topic: str, partition: int, offset: int, limit: int) -> Stretch | None:
         """Read up to `limit` messages from `offset` on; None when there is none yet."""
         stream, _ = self._topic(topic)
-        rows = self._db.execute(
+        sql = (
             "SELECT base, count, time_ms, crc, blob FROM batches WHERE stream=:s AND partition=:p"
             " AND base >= coalesce((SELECT max(base) FROM batches WHERE stream=:s AND partition=:p"
-            " AND base <= :o), 0) AND base + count > :o ORDER BY base",
-            {"s": stream, "p": partition, "o": offset},
+            " AND base <= :o), 0) AND base + count > :o ORDER BY base"
         )
         taken = Stretch(stream, offset, [], [], [], None)
-        for base, count, time_ms, crc, blob in rows:
-            at = offset + len(taken.keys)
-            if base > at:
-                raise EngineFault(
-                    f"the log {self._file} misses offsets {at} to {base} of {topic}[{partition}]; "
-                    "restore it from a backup"
-                )
-            end = min(count, at - base + limit - len(taken.keys))
-            try:
-                taken = join(
-                    taken, Blob(partition, count, crc, blob), slice(at - base, end), time_ms
-                )
-            except ValueError as fault:
-                raise EngineFault(
-                    f"the log {self._file} is damaged at {topic}[{partition}] offset {base} "
-                    f"({fault}); restore it from a backup"
-                ) from None
-            if len(taken.keys) >= limit:
-                break
-        rows.close()  # an open cursor would hold the snapshot, and so the write-ahead log
+        # An open cursor would hold its snapshot, and so the write-ahead log.
+        with closing(self._db.execute(sql, {"s": stream, "p": partition, "o": offset})) as rows:
+            for base, count, time_ms, crc, body in rows:
+                at = offset + len(taken.keys)
+                place = f"{topic}[{partition}] offset {at}"
+                part = slice(at - base, min(count, at - base + limit - len(taken.keys)))
+                taken = self._joined(taken, Blob(partition, count, crc, body), part, time_ms, place)
+                if len(taken.keys) >= limit:
+                    break
         return taken if taken.keys else None
 
     def retain(self, topic: str, before_ms: int) -> int:
@@ -211,6 +199,16 @@ class LocalLog:
             for partition in range(partitions):
                 deleted += self._retain(topic, stream, partition, before_ms)
         return deleted
+
+    def _joined(self, taken: Stretch, blob: Blob, part: slice, time_ms: int, place: str) -> Stretch:
+        try:
+            if part.start < 0:
+                raise ValueError("a batch is missing")
+            return join(taken, blob, part, time_ms)
+        except ValueError as fault:
+            raise EngineFault(
+                f"the log {self._file} is damaged at {place} ({fault}); restore it from a backup"
+            ) from None
 
     def _retain(self, topic: str, stream: str, partition: int, before_ms: int) -> int:
         place = {"s": stream, "p": partition, "t": topic, "b": before_ms}
@@ -250,9 +248,15 @@ class LocalLog:
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        # Immediate: one that reads first fails at its write when another process was faster.
-        self._db.execute("BEGIN IMMEDIATE")
+    def snapshot(self) -> Iterator[None]:
+        """While it lasts, everything that is read is of one moment."""
+        with self._transaction("DEFERRED"):
+            yield
+
+    @contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        # One that reads first and then writes fails when another process was faster.
+        self._db.execute(f"BEGIN {kind}")
         try:
             yield
             self._db.execute("COMMIT")

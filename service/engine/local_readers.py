@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from service.engine.base import Ends, EngineFault, Headers, Position, Record
 from service.engine.local_access import LogAccess
 from service.engine.local_batches import Stretch
+from service.engine.local_log import LocalLog
 from service.engine.retry import Retry
 
 
@@ -62,11 +63,23 @@ class LogReader:
     async def _look(self) -> None:
         """Find the topics' ends and what the group committed of them."""
         share = self.share
-        self._ends = await self._access.look(
-            lambda log: {topic: log.ends(topic, share.partition) for topic in share.topics}
-        )
-        found = await self._access.look(lambda log: log.positions(share.group, share.partition))
-        self._committed = {topic: at for topic, at in found.items() if topic in self._ends}
+
+        def look(log: LocalLog) -> tuple[dict[str, Ends], dict[str, Position]]:
+            ends = {topic: log.ends(topic, share.partition) for topic in share.topics}
+            return ends, log.positions(share.group, share.partition)
+
+        ends, found = await self._access.look(look)
+        unread = {
+            topic: Position(end.stream, end.first)
+            for topic, end in ends.items()
+            if topic not in found or found[topic].stream != end.stream
+        }
+        if unread:
+            # What has no position could be deleted unread, also before the next line.
+            await self._access.commit(share.group, share.partition, unread)
+            ends, _ = await self._access.look(look)
+        self._ends = ends
+        self._committed = {topic: at for topic, at in found.items() if topic in ends}
 
     async def _fetch(
         self, wanted: Mapping[str, int], limit: int | None = None
