@@ -84,7 +84,7 @@ def test_an_alarm_stays_until_it_is_rearmed(kind: str) -> None:
     detector = make(kind)
     fired = feed(detector, world(kind, 1, (3000, 0.1), (3000, 0.7)))
 
-    later = feed(detector, world(kind, 2, (4000, 0.1), first=6000))
+    later = feed(detector, world(kind, 2, (2000, 0.1), (2000, 0.8), first=6000))
 
     assert (fired.level, fired.fired_at, fired.statistic) == (
         later.level,

@@ -143,6 +143,31 @@ def test_packing_changes_no_bit(rows: list[tuple[bool, bool, float, int]], cuts:
     assert whole.state() == packed.state() == single.state()
 
 
+def test_a_full_block_speaks_at_once() -> None:
+    """If this breaks, a mirrored canary's evidence waits for the next row, which may not come."""
+    guard = CanaryGuard(bucket=64, bucket_ms=None)
+    feed(guard, paired_rows(1, 63 + 64 * 20, 0.02, 1.0, 0.5, told=False))
+    canary = np.arange(64) % 2 == 0
+    bad = rows_of(canary, first=63 + 64 * 20, canary=canary, weight=np.nan)
+    first, last = part(bad, 0, 63), part(bad, 63, 64)
+
+    assert "quiet" == guard.update(first).level
+    assert int(last.position[0]) == guard.update(last).fired_at
+
+
+def test_no_mass_enters_while_a_block_is_open() -> None:
+    """If this breaks, a block's evidence is given to mass that came after its bad rows."""
+    guard = CanaryGuard(bucket=8, bucket_ms=None)
+    feed(guard, paired_rows(1, 71, 0.0, 1.0, 0.5, told=False))
+    spent = guard.explain()["restarts"]
+    opens = rows_of([0.0], first=71, canary=[True], weight=np.nan)
+    told = rows_of(np.ones(32), first=72, canary=np.arange(32) % 2 == 0, weight=0.5)
+    feed(guard, opens)
+    feed(guard, told)  # four buckets with bad rows, all before the block is ripe
+
+    assert spent + 1 == guard.explain()["restarts"]
+
+
 def test_a_share_of_nothing_or_all_tells_nothing() -> None:
     """If this breaks, a canary that has all traffic is compared with nobody."""
     guard = CanaryGuard()

@@ -37,14 +37,15 @@ def by_hand(losses: list[int], limit: float, bucket: int) -> tuple[float, int | 
     return math.log(sum(wealth) / 8), None
 
 
+@pytest.mark.parametrize("bucket", [1, 64])
 @pytest.mark.parametrize(("rate", "seed"), [(0.02, 0), (0.05, 1), (0.05, 2), (0.3, 3)])
-def test_it_is_the_test_that_the_paper_describes(rate: float, seed: int) -> None:
+def test_it_is_the_test_that_the_paper_describes(rate: float, seed: int, bucket: int) -> None:
     """If this breaks, the guarantee is of some other test."""
     rows = coin_rows(seed, 1500, rate, step_ms=0)
 
-    reading = feed(RateGuard(limit=0.02, bucket=64), rows, [1, 10, 500])
+    reading = feed(RateGuard(limit=0.02, bucket=bucket), rows, [1, 10, 500])
 
-    expected, fired_at = by_hand(rows.loss.astype(int).tolist(), 0.02, 64)
+    expected, fired_at = by_hand(rows.loss.astype(int).tolist(), 0.02, bucket)
     assert fired_at == reading.fired_at
     assert reading.statistic == pytest.approx(expected, abs=1e-9)
 

@@ -56,11 +56,14 @@ def test_only_the_guarded_side_raises_the_flag(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("cls", KINDS)
-@pytest.mark.parametrize("cut", [1, 700, 4_200])
-def test_a_restored_river_goes_on_identically(cls: Any, cut: int) -> None:
+@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("cut", [1, 700, 4_050])
+def test_a_restored_river_goes_on_identically(cls: Any, side: str, cut: int) -> None:
     """If this breaks, a restart moves or loses a drift warning."""
     rows = coin_rows(4, 12_000, np.concatenate([UP, np.full(4_000, 0.9)]))
-    straight, stopped = cls(), cls()
+    if side == "down":
+        rows = rows._replace(loss=1 - rows.loss)
+    straight, stopped = cls(side=side), cls(side=side)
     feed(straight, part(rows, 0, cut))
     feed(stopped, part(rows, 0, cut))
     stopped.restore(msgspec.json.decode(msgspec.json.encode(stopped.state())))
