@@ -1,9 +1,9 @@
 """Kill points: where a test makes this process end as by a power cut.
 
-`RBD_CRASH_AT=K5:3` sends SIGKILL to this process at the third passage of `crash_point("K5")`; the
-points are listed in docs/testing.md. The variable is read once, at the first import. Unset, a
-passage costs one comparison. It exists because "before or after one commit" can only be proved by
-dying there, in the real process, without any handler running.
+`RBD_CRASH_AT=K5:3` sends SIGKILL to this process at the third passage of `crash_point("K5")`. The
+variable is read once, at the first import. Unset, a passage costs one comparison. It exists because
+"before or after one commit" can only be proved by dying there, in the real process, without any
+handler running.
 
 Refused here: any way to catch it, delay it or set it from a configuration file.
 """

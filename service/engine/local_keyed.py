@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from service.engine.base import EngineFault
@@ -47,14 +48,11 @@ class KeyedReader(LogReader):
             except EngineFault:
                 raise
             except Exception as fault:
-                await self._owner.drop()
-                try:
+                with contextlib.suppress(Stopped):
                     await self._retry.pause("process", fault)
-                except Stopped:
-                    return
             finally:
                 self.owned = False
-                await self._owner.drop()
+                await self._owner.drop()  # what it had in memory may be half of a batch
 
     async def _open(self) -> None:
         await self._look()
