@@ -123,6 +123,7 @@ class RiverLatch(ABC):
                 raise StateMismatch(
                     f"saved state is of river {version}, installed is {river_version}; start afresh"
                 )
+            self._build()
             self._load(saved)
             self._n, self._mean = state["counts"]
             self._last = state["last"]
