@@ -136,9 +136,9 @@ async def serve(
         for role in ROLES:
             if role in roles:
                 _WIRE[role](parts)
-        _serve_http(parts, "web" in roles, listen)
+        bound = _serve_http(parts, "web" in roles, listen)
         log.info("started", roles=sorted(roles), engine=config.engine.url.split("?")[0],
-                 listen=listen or config.http.listen, digest=config.digest)  # fmt: skip
+                 listen=bound, digest=config.digest)  # fmt: skip
         if ready is not None:
             ready.set()
         await _run_until(parts, stop)
@@ -163,13 +163,14 @@ async def _run_until(parts: Parts, stop: asyncio.Event) -> None:
 
 
 def _wire_ingest(parts: Parts) -> None:
-    from service.ingest.prometheus import PrometheusPoller
     from service.ingest.worker import IngestWorker
 
     config = parts.config
     IngestWorker(parts.engine, parts.clock, parts.metrics, config.ingest, config.policies,
                  config.data_dir).register()  # fmt: skip
     if config.prometheus is not None:
+        from service.ingest.prometheus import PrometheusPoller
+
         PrometheusPoller(parts.engine, parts.clock, parts.metrics, config.prometheus,
                          config.policies).register()  # fmt: skip
 
@@ -217,14 +218,19 @@ def _wire_web(parts: Parts) -> None:
     """Web has no handler of its own: it reads storage and is served by `_serve_http`."""
 
 
-def _serve_http(parts: Parts, api: bool, listen: str | None) -> None:
+def _serve_http(parts: Parts, api: bool, listen: str | None) -> str:
+    """Open the address now, so that a taken one fails the start; returns it as it is."""
+    from service.web.app import create_app
+    from service.web.site import Site, Stores
     from service.web.worker import WebWorker
 
-    worker = WebWorker(
-        parts.engine, parts.clock, parts.metrics, parts.database, parts.config.http, api=api,
-        listen=listen,
-    )  # fmt: skip
+    site = Site(parts.engine, parts.clock, parts.metrics, parts.config.http)
+    stores = Stores(IncidentLog(parts.database), HoldStore(parts.database),
+                    CheckpointStore(parts.database))  # fmt: skip
+    worker = WebWorker(create_app(site, stores if api else None), parts.config.http, listen)
+    bound = worker.bind()
     parts.jobs.append(worker.run)
+    return bound
 
 
 def _key_file(config: Config) -> Path:

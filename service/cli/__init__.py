@@ -13,8 +13,10 @@ from service.cli import daemon, orders, show
 from service.cli.base import Failure, app, err
 from service.config import ConfigFaults
 from service.engine.base import EngineFault
+from service.signing import SigningFault
 from service.storage.database import StorageFault
 from service.telemetry import redact
+from service.web.worker import ListenFault
 
 __all__ = ["app", "daemon", "main", "orders", "show"]
 
@@ -27,7 +29,8 @@ def main() -> None:
         for line in faults.lines:
             err.print(redact(line), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (Failure, EngineFault, StorageFault, sa.exc.SQLAlchemyError, OSError) as fault:
+    except (Failure, EngineFault, StorageFault, ListenFault, SigningFault, sa.exc.SQLAlchemyError,
+            OSError) as fault:  # fmt: skip
         text = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         err.print(redact(text), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
