@@ -1,0 +1,1 @@
+"""`rollbackd demo`: real people, two trained models, a real router, a bad canary, one minute."""
