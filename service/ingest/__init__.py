@@ -1,0 +1,1 @@
+"""Predictions and outcomes become observations: receive, join, observe."""

@@ -1,0 +1,273 @@
+"""Pair each prediction with its outcome.
+
+Why. The two halves of an observation come from two systems, in either order, more than once,
+and the second may come weeks later or never. Whatever comes after this module may assume
+complete pairs; after a crash one may be said again, under the same name.
+
+How. A prediction is kept until its horizon; an outcome that comes first is parked. The first
+outcome makes the pair. A later one is a correction: it is counted and logged but changes nothing,
+or the ground of a decision could move after the decision. An outcome beyond the horizon is late:
+counted, not paired. A window is joined as columns; only what is odd is looked at one by one.
+
+A pair is named by the event that completed it. When the state is built again from the log (`fold`),
+which one that was follows from the committed offsets: an outcome below them met a prediction above
+them when that prediction came.
+
+Time is event time. Rows get the second at which they are due here, and it never falls behind an
+expiry that was already decided, or a row could be closed before it was opened.
+
+Refused here: losses (`watch`), expiry (`expire.py`), reading topics (`worker.py`), any guess at a
+missing label.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from schemas.events import Outcome
+from service.ingest.find import Hashes, Ints, hashes_of
+from service.ingest.models import (
+    CORRECTION,
+    DUPLICATE,
+    LATE,
+    NO_ROOM,
+    ORPHAN,
+    Named,
+    unit_hash,
+)
+from service.ingest.pending import FAILED, ROW, TEXT_LABEL, TEXT_VALUE, WAITING, Rows
+from service.ingest.state import OUTCOMES, PREDICTIONS, Blob, Parked, Partition, Said, Taken, Window
+
+LAST_S = (1 << 32) - 2
+MOST_PARKED = 200_000
+"""Outcomes that wait for a prediction, per partition; beyond it the oldest becomes an orphan."""
+KEPT_BYTES = 2048
+"""How much of a parked outcome's original is kept for `dead-letters`."""
+
+
+def take_predictions(part: Partition, window: Window, batch: Taken, silent: bool) -> None:
+    """Take in predictions; `silent`: they were said by whoever owned the partition before."""
+    ids = [event.prediction_id.encode() for event in batch.events]
+    hashes = hashes_of(ids)
+    known = part.pending.index.find(hashes) >= 0
+    if len(set(ids)) < len(ids):
+        known |= ~_first_of_each(ids)
+    if known.any():
+        _count_repeats(part, window, batch, known)
+        batch, ids, hashes = _without(batch, ids, hashes, known)
+    named = part.models.named(batch.events)
+    if named.refused:
+        gone = np.zeros(len(ids), np.bool_)
+        gone[named.refused] = True
+        window.refused += [(PREDICTIONS, at, NO_ROOM) for at in batch.offsets[gone].tolist()]
+        batch, ids, hashes = _without(batch, ids, hashes, gone)
+    if not ids:
+        return
+    new = _rows_of(part, batch, named)
+    floor = part.taken[OUTCOMES]
+    parked = [at for at, key in enumerate(ids) if key in part.parked] if part.parked else []
+    for at in parked:
+        floor = min(floor, part.parked[ids[at]].offset)
+    horizons_ms = part.models.horizon_ms[named.model]
+    rows, pieces = part.pending.add(new, hashes, horizons_ms, floor)
+    for piece in pieces:
+        own = [ids[at] for at in piece.take.tolist()] if len(pieces) > 1 else ids
+        window.blobs.append(Blob(piece, new[piece.take], own, floor))
+    if not silent:
+        window.said.append(Said("served", PREDICTIONS, batch.offsets, new, batch.events))
+    for at in parked:
+        _meet_parked(part, window, ids[at], rows[at : at + 1])
+
+
+def _first_of_each(ids: list[bytes]) -> np.ndarray:
+    seen: set[bytes] = set()
+    first = np.zeros(len(ids), np.bool_)
+    for at, key in enumerate(ids):
+        first[at] = key not in seen
+        seen.add(key)
+    return first
+
+
+def _count_repeats(part: Partition, window: Window, batch: Taken, known: np.ndarray) -> None:
+    for at in np.flatnonzero(known).tolist():
+        window.duplicates += 1
+        model = part.models.index.get(batch.events[at].model)
+        if model is not None:
+            part.models.count(model, DUPLICATE)
+
+
+def _without(batch: Taken, ids: list[bytes], hashes: Hashes, gone: np.ndarray
+             ) -> tuple[Taken, list[bytes], Hashes]:  # fmt: skip
+    keep = np.flatnonzero(~gone)
+    places = keep.tolist()
+    kept = Taken([batch.events[at] for at in places], batch.offsets[keep], batch.times_ms[keep], [])
+    return kept, [ids[at] for at in places], hashes.take(keep)
+
+
+def _rows_of(part: Partition, batch: Taken, named: Named) -> Rows:
+    events = batch.events
+    values = part.texts.encode([event.prediction for event in events])
+    new = np.zeros(len(events), ROW)
+    new["offset"] = batch.offsets
+    new["served_ms"] = batch.times_ms
+    new["value"] = values.numbers
+    new["score"] = np.array([event.score for event in events], np.float64)
+    new["weight"] = np.array([event.weight for event in events], np.float64)
+    new["label"] = np.nan
+    new["cost"] = np.nan
+    new["model"] = named.model
+    new["version"] = named.version
+    new["due_s"] = _due_s(part, batch, named.model)
+    new["flags"] = values.is_text * np.uint8(TEXT_VALUE)
+    errors = [event.error for event in events]
+    if errors.count(None) < len(errors):
+        new["flags"] |= np.array([e is not None for e in errors], np.uint8) * np.uint8(FAILED)
+    if any(part.models.by_unit):
+        by_unit = part.models.by_unit
+        new["unit"] = [
+            unit_hash(event.unit) if by_unit[model] else 0
+            for event, model in zip(events, named.model.tolist(), strict=True)
+        ]
+    return new
+
+
+def _due_s(part: Partition, batch: Taken, model: Ints) -> Ints:
+    """Second at which each row is due: later rows of a model never before earlier ones."""
+    models, intent, ended = part.models, part.intent, part.ended
+    due: Ints = -(-(batch.times_ms + models.horizon_ms[model]) // 1000)
+    opened = np.where(batch.offsets >= ended.predictions, ended.due_s + 1, 0)
+    opened = np.where(batch.offsets >= intent.predictions, intent.due_s + 1, opened)
+    due = np.minimum(np.maximum(np.maximum(due, opened), models.due_s[model]), LAST_S)
+    if bool((model == model[0]).all()):
+        due = np.maximum.accumulate(due)
+        models.due_s[model[0]] = due[-1]
+        models.changed.add(int(model[0]))
+        return due
+    order = np.argsort(model, kind="stable")
+    # A model's number in the upper bits starts the running maximum afresh at each model.
+    ordered = np.maximum.accumulate(model[order] << 32 | due[order]) & 0xFFFFFFFF
+    due[order] = ordered
+    models.due_s[model[order]] = ordered
+    models.changed.update(np.unique(model).tolist())
+    return due
+
+
+def _meet_parked(part: Partition, window: Window, key: bytes, row: Ints) -> None:
+    parked = part.parked[key]
+    if parked.due_s <= part.intent.due_s:
+        return  # its end is decided
+    del part.parked[key]
+    window.parked.add(key)
+    served_ms, model = (int(part.pending.rows[name][row[0]]) for name in ("served_ms", "model"))
+    if parked.observed_ms - served_ms > part.models.horizon_ms[model]:
+        part.models.count(model, LATE)
+        return
+    label = part.texts.encode([parked.label])
+    cost = np.array([parked.cost], np.float64)
+    observed_ms = np.array([parked.observed_ms], np.int64)
+    part.pending.label(row, label.numbers, label.is_text, observed_ms, cost)
+    complete(part, window, PREDICTIONS, part.pending.rows["offset"][row], row)
+
+
+def complete(part: Partition, window: Window, topic: str, names: Ints, rows: Ints) -> None:
+    """Note pairs that an event of `topic` completed."""
+    window.labels.append(rows)
+    if part.fold is None:
+        window.labelled[topic].append((names, rows))
+        return
+    settled = part.fold.settled
+    above = part.pending.rows["offset"][rows] >= settled[PREDICTIONS]
+    if topic == OUTCOMES:
+        fresh = names >= settled[OUTCOMES]
+        if fresh.any():
+            window.labelled[OUTCOMES].append((names[fresh], rows[fresh]))
+        above &= ~fresh
+    part.fold.owed.extend(rows[above].tolist())
+
+
+def take_outcomes(part: Partition, window: Window, batch: Taken) -> None:
+    """Take in outcomes."""
+    ids = [event.prediction_id.encode() for event in batch.events]
+    rows = part.pending.index.find(hashes_of(ids))
+    labels = part.texts.encode([event.label for event in batch.events])
+    costs = np.array([event.cost for event in batch.events], np.float64)
+    held = part.pending.rows[rows]  # any row where there is none
+    in_time = batch.times_ms - held["served_ms"] <= part.models.horizon_ms[held["model"]]
+    clean = (rows >= 0) & (held["state"] == WAITING) & in_time
+    if len(set(ids)) < len(ids):
+        clean &= _first_of_each(ids)
+    good = np.flatnonzero(clean)
+    if len(good):
+        met = rows[good]
+        part.pending.label(
+            met, labels.numbers[good], labels.is_text[good], batch.times_ms[good], costs[good]
+        )
+        complete(part, window, OUTCOMES, batch.offsets[good], met)
+    if len(good) < len(ids):
+        for at in np.flatnonzero(~clean).tolist():
+            if rows[at] < 0:
+                _park(part, window, ids[at], batch, at)
+            else:
+                _take_odd(part, window, batch, at, rows[at : at + 1])
+
+
+def _take_odd(part: Partition, window: Window, batch: Taken, at: int, row: Ints) -> None:
+    """Take in an outcome that is late, or not the first of its prediction."""
+    held, event = part.pending.rows[row][0], batch.events[at]
+    model = int(held["model"])
+    label = part.texts.encode([event.label])
+    if held["state"] != WAITING:
+        was_text = bool(held["flags"] & TEXT_LABEL)
+        same = held["label"] == label.numbers[0] and was_text == bool(label.is_text[0])
+        _count_second(part, window, model, same)
+    elif batch.times_ms[at] - held["served_ms"] > part.models.horizon_ms[model]:
+        part.models.count(model, LATE)
+    else:  # the first of this window was late, this one is not
+        cost = np.array([event.cost], np.float64)
+        part.pending.label(row, label.numbers, label.is_text, batch.times_ms[at : at + 1], cost)
+        complete(part, window, OUTCOMES, batch.offsets[at : at + 1], row)
+
+
+def _count_second(part: Partition, window: Window, model: int | None, same: bool) -> None:
+    if same:
+        window.duplicates += 1
+    else:
+        window.corrections += 1
+    if model is not None:
+        part.models.count(model, DUPLICATE if same else CORRECTION)
+
+
+def _park(part: Partition, window: Window, key: bytes, batch: Taken, at: int) -> None:
+    event: Outcome = batch.events[at]
+    earlier = part.parked.get(key)
+    hint = part.models.index.get(event.model) if event.model is not None else None
+    if earlier is not None and earlier.due_s > part.intent.due_s:
+        _count_second(part, window, hint, earlier.label == event.label)
+        return
+    observed_ms, offset = int(batch.times_ms[at]), int(batch.offsets[at])
+    due_s = -(-(observed_ms + part.models.horizon_of(event.model)) // 1000)
+    opened_s = part.intent.due_s + 1 if offset >= part.intent.outcomes else 0
+    due_s = min(max(due_s, opened_s), LAST_S)
+    value = batch.values[at]
+    part.parked.pop(key, None)
+    part.parked[key] = Parked(
+        offset, observed_ms, event.label, event.cost, event.model, due_s, value[:KEPT_BYTES],
+        len(value),
+    )  # fmt: skip
+    heapq.heappush(part.parked_due, (due_s, key))
+    window.parked.add(key)
+    if len(part.parked) > MOST_PARKED:
+        oldest = next(iter(part.parked))
+        let_go(part, window, oldest)
+
+
+def let_go(part: Partition, window: Window, key: bytes) -> None:
+    """Make a parked outcome an orphan: no prediction came."""
+    parked = part.parked.pop(key)
+    window.parked.add(key)
+    window.orphans.append((key, parked))
+    model = part.models.index.get(parked.model) if parked.model is not None else None
+    if model is not None:
+        part.models.count(model, ORPHAN)
