@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ app = typer.Typer(
     name="rollbackd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Watch every model version in production and take a bad one out of traffic, with proof.",
 )  # fmt: skip
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, soft_wrap=True)
 
 ConfigFile = Annotated[

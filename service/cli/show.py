@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -54,11 +55,13 @@ def status(
         print_json(views[0] if model is not None else views)
         return
     out.print(_status_table(views))
+    for sentence in _sentences(views):
+        out.print(sentence, markup=False, highlight=False)
 
 
 def _status_table(views: list[dict[str, Any]]) -> Table:
     table = Table("model", "version", "role", "weight", "share", "predictions", "outcomes",
-                  "unlabelled", "coverage", "verdict", "why")  # fmt: skip
+                  "unlabelled", "coverage", "verdict", box=box.SIMPLE_HEAD)  # fmt: skip
     for view in sorted(views, key=lambda v: str(v["model"])):
         for version in view["versions"]:
             verdict = version["verdict"] or "-"
@@ -69,9 +72,15 @@ def _status_table(views: list[dict[str, Any]]) -> Table:
                 _percent(view["weight"] if is_canary else None), _percent(version["share"]),
                 str(version["predictions"]), str(version["outcomes"]), str(version["unlabelled"]),
                 _percent(version["coverage"]), f"[{colour}]{verdict}[/{colour}]",
-                escape(version.get("text") or ""),
             )  # fmt: skip
     return table
+
+
+def _sentences(views: list[dict[str, Any]]) -> list[str]:
+    return [
+        version["text"] for view in sorted(views, key=lambda v: str(v["model"]))
+        for version in view["versions"] if version.get("text")
+    ]  # fmt: skip
 
 
 def _percent(share: float | None) -> str:
@@ -109,10 +118,10 @@ def incidents(
 
 
 def _incident_table(found: list[Incident]) -> Table:
-    table = Table("id", "opened", "model", "version", "state", "what")
+    table = Table("id", "opened", "model", "version", "state", "what", box=box.SIMPLE_HEAD)
     for incident in found:
         table.add_row(
-            incident.incident_id[:12], to_text(incident.opened_at), escape(incident.model),
+            incident.incident_id[:12], to_text(incident.opened_at)[:19], escape(incident.model),
             escape(incident.version), incident.state, escape(incident.text),
         )  # fmt: skip
     return table
@@ -123,7 +132,7 @@ def show_incident(incident: Incident) -> None:
     out.print(f"[bold]{escape(incident.model)} {escape(incident.version)}[/bold]: "
               f"{incident.state}  ({incident.incident_id})")  # fmt: skip
     out.print(escape(incident.text))
-    table = Table("when", "what", "reason", "text")
+    table = Table("when", "what", "reason", "text", box=box.SIMPLE_HEAD)
     for entry in incident.entries:
         table.add_row(to_text(entry.at), entry.kind, escape(entry.reason), escape(entry.text))
     out.print(table)
