@@ -1,0 +1,1 @@
+"""The main job on real components: slow, and marked `e2e`."""
