@@ -91,6 +91,8 @@ class Appender:
     async def _append(self, topic: str, messages: Sequence[Message]) -> None:
         if self._overdue:
             await asyncio.wait(self._overdue)
+            for future in self._overdue:
+                future.exception()  # or asyncio complains that nobody asked
             self._overdue.clear()
         count = self._partitions.get(topic) or await self._count(topic)
         producer = await self._ready()
@@ -101,12 +103,12 @@ class Appender:
             else:
                 await self._send_many(producer, topic, messages, count, sent)
             crash_point("K5")
-            done = await asyncio.gather(*sent, return_exceptions=True)
+            await asyncio.wait(sent)  # gather would cancel what we have to wait for later
         except asyncio.CancelledError:
-            self._overdue.update(future for future in sent if not future.done())
+            self._overdue.update(sent)
             raise
-        for fault in done:
-            if isinstance(fault, BaseException):
+        for fault in [future.exception() for future in sent]:
+            if fault is not None:
                 await self._failed(topic, fault)
 
     async def _send_one(self, producer: Any, topic: str, message: Message, count: int) -> Any:

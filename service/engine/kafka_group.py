@@ -155,7 +155,8 @@ class Group:
             heartbeat_interval_ms=round(self._session_s * 1000 / 3),
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_max_bytes=16 << 20,
-            metadata_max_age_ms=60_000,
+            # So long a topic that was made again, or has grown, may go unseen.
+            metadata_max_age_ms=round(LOOK_EVERY_S * 1000),
         )
         self._fetching = Fetching(consumer, self._cluster, self.retry, self._metrics)
         names = [self._cluster.real(topic) for topic in self._plan.topics]
