@@ -26,8 +26,20 @@ PARAMETERS: dict[str, Any] = {"limit": 0.3, "quantile": 0.9}
 MOST_STATE_BYTES = 4096
 MOST_US_PER_ROW = 20.0
 
-GUARANTEED = [kind for kind in KINDS if REGISTRY.facts(kind)["guarantee"] == "yes"]
-SINGLE = [kind for kind in KINDS if REGISTRY.facts(kind)["arms"] == "single"]
+
+def is_paired(kind: str) -> bool:
+    return REGISTRY.facts(kind)["arms"] == "paired"
+
+
+def takes_coins(kind: str) -> bool:
+    return REGISTRY.facts(kind).get("losses", "value") == "binary"
+
+
+def promises(kind: str) -> bool:
+    return REGISTRY.facts(kind).get("guarantee", "no") == "yes"
+
+
+GUARANTEED = [kind for kind in KINDS if promises(kind)]
 
 every_detector = pytest.mark.parametrize("kind", KINDS)
 
@@ -40,7 +52,7 @@ def make(kind: str, **changes: Any) -> Any:
 
 def losses(kind: str, rng: np.random.Generator, n: int, mean: float) -> Any:
     """Losses with about this mean: coins, or values spread around it."""
-    if REGISTRY.facts(kind)["losses"] == "binary":
+    if takes_coins(kind):
         return (rng.random(n) < mean).astype(np.float64)
     return rng.beta(12 * mean, 12 * (1 - mean), n)
 
@@ -49,7 +61,7 @@ def world(kind: str, seed: int, *spans: tuple[int, float], first: int = 0) -> Ro
     """Spans of (rows, mean loss of the version under judgement); the stable stays at 0.1."""
     rng = np.random.default_rng(seed)
     own = np.concatenate([losses(kind, rng, n, mean) for n, mean in spans])
-    if REGISTRY.facts(kind)["arms"] == "single":
+    if not is_paired(kind):
         return rows_of(own, first=first)
     canary = rng.random(len(own)) < 0.3
     stable = losses(kind, rng, len(own), 0.1)
@@ -72,7 +84,7 @@ def test_it_catches_what_is_plainly_worse_and_names_the_row(kind: str) -> None:
     assert "alarm" == reading.level
     assert reading.fired_at is not None and 3000 <= reading.fired_at < 6000
     assert int(rows.time_ms[reading.fired_at]) == reading.fired_ms
-    if REGISTRY.facts(kind)["guarantee"] == "yes":
+    if promises(kind):
         assert reading.statistic >= reading.threshold
     else:
         assert (None, None) == (reading.statistic, reading.threshold)
@@ -110,7 +122,7 @@ def test_it_never_alarms_on_better(kind: str) -> None:
 def test_it_does_not_alarm_before_it_has_warmed_up(kind: str) -> None:
     """If this breaks, the first few rows of a new version can take it out of traffic."""
     good, worst = make(kind), make(kind)
-    paired = REGISTRY.facts(kind)["arms"] == "paired"
+    paired = is_paired(kind)
     arms: dict[str, Any] = {"canary": [True], "weight": 0.3} if paired else {}
     assert "warming" == good.reading().level
 
@@ -210,7 +222,7 @@ def test_memory_is_bounded(kind: str) -> None:
 def test_no_number_is_nan_or_infinite(kind: str, loss: str) -> None:
     """If this breaks, a page or a comparison shows NaN, and NaN is never above a limit."""
     n = 5000
-    binary = REGISTRY.facts(kind)["losses"] == "binary"
+    binary = takes_coins(kind)
     ends = (0.0, 1.0) if binary else (-1e12, 1e12)
     values = {
         "good": np.zeros(n),
@@ -223,7 +235,7 @@ def test_no_number_is_nan_or_infinite(kind: str, loss: str) -> None:
     numbers: list[float | None] = []
 
     for i in range(0, n, 500):
-        if REGISTRY.facts(kind)["arms"] == "paired":
+        if is_paired(kind):
             share = np.where(np.arange(500) % 7 == 0, [0.0, 1.0] * 250, 0.5)
             batch = rows_of(values[:500], first=i, canary=np.arange(500) % 2 == 0, weight=share)
             ratio = detector.ratio()
@@ -241,7 +253,7 @@ def test_no_number_is_nan_or_infinite(kind: str, loss: str) -> None:
 def test_an_empty_batch_changes_nothing(kind: str) -> None:
     """If this breaks, a tick that only moves time counts as evidence."""
     detector = make(kind)
-    paired = REGISTRY.facts(kind)["arms"] == "paired"
+    paired = is_paired(kind)
     empty = rows_of([], canary=[] if paired else None)
     before = detector.state()
 
@@ -283,7 +295,7 @@ def test_it_says_what_an_alarm_proves(kind: str) -> None:
     """If this breaks, a report claims a guarantee that the detector does not have."""
     said = make(kind).explain()
 
-    expected = REGISTRY.facts(kind)["guarantee"] == "yes"
+    expected = promises(kind)
     assert expected is said["guarantee"]
     assert isinstance(said["h0"], str) and said["h0"]
     if expected:
@@ -360,7 +372,7 @@ def test_it_has_the_shape_of_a_detector(kind: str) -> None:
     """If this breaks, watch cannot hold it."""
     detector = _is_detector(make(kind))
     expected = {"update", "reading", "interval", "rearm", "state", "restore", "explain"}
-    if REGISTRY.facts(kind)["arms"] == "paired":
+    if is_paired(kind):
         expected |= {"ratio"}
 
     assert expected == {name for name in expected if callable(getattr(detector, name, None))}
