@@ -9,13 +9,17 @@ A batch is decoded in one pass; only when something in it is refused is it read 
 Three exceptions matter: msgspec's own, `UnicodeDecodeError` and `RecursionError`, which it raises
 besides.
 
-Refused here: guessing. A number in quotes is a string, a `false` error is a mistake.
+Refused here: guessing. A number in quotes is a string, a `false` error is a mistake. A text with a
+NUL is refused too: PostgreSQL stores none, so a model of such a name would stop its partition for
+ever. Of a key that comes twice the last one holds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from operator import contains
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,6 +74,8 @@ _typed = msgspec.json.Decoder(_Typed)
 _fields = {word: frozenset(kind.__struct_fields__) | {"type"} for word, kind in EVENTS.items()}
 _anything = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _AT = re.compile(r"- at `\$(.*)`$")
+_NUL = b"\\u0000"
+"""The only way to write a NUL in JSON."""
 
 
 def decode_batch(word: str, values: Sequence[bytes]) -> Decoded:
@@ -83,7 +89,9 @@ def decode_batch(word: str, values: Sequence[bytes]) -> Decoded:
         Messages as they came.
     """
     decode = _decoders[word].decode
-    if not values or max(map(len, values)) <= MAX_EVENT_BYTES:
+    if not values:
+        return Decoded([], [], 0)
+    if max(map(len, values)) <= MAX_EVENT_BYTES and not _may_hold_nul(values):
         try:
             return Decoded([decode(value) for value in values], [], 0)
         except UNREADABLE:
@@ -109,6 +117,20 @@ def decode_one(word: str, value: bytes) -> Any:
     """
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent(f"{word} has {len(value)} bytes; send at most {MAX_EVENT_BYTES}")
+    event = _decode(word, value)
+    if _NUL in value:
+        for field in event.__struct_fields__:
+            if any("\0" in text for text in _texts(getattr(event, field))):
+                raise InvalidEvent(f"{word}.{field}: found a NUL character, expected text without")
+    return event
+
+
+def _may_hold_nul(values: Sequence[bytes]) -> bool:
+    # One byte is found ten times faster than six, and most batches have no escape at all.
+    return any(map(contains, values, repeat(_NUL[0]))) and any(_NUL in v for v in values)
+
+
+def _decode(word: str, value: bytes) -> Any:
     decode = _decoders[word].decode
     try:
         return decode(value)
@@ -120,6 +142,14 @@ def decode_one(word: str, value: bytes) -> Any:
         return decode(body)
     except UNREADABLE as fault:
         raise InvalidEvent(_sentence(word, fault)) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from (item for item in value.values() if isinstance(item, str))
 
 
 def _body(word: str, value: bytes) -> bytes | None:
@@ -158,12 +188,15 @@ def sort_of(value: bytes) -> str:
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidEvent(f"event has {len(value)} bytes; send at most {MAX_EVENT_BYTES}")
     try:
-        kind = _typed.decode(value).type
+        typed = _typed.decode(value)
     except UNREADABLE as fault:
         raise InvalidEvent(_sentence("event", fault)) from None
-    word = next((w for w in EVENTS if kind is not None and kind.endswith(w)), None)
+    kind = typed.type or ""
+    bare = typed.specversion is None
+    word = next((w for w in EVENTS if (kind == w if bare else kind.endswith(w))), None)
     if word is None:
-        raise InvalidEvent(f"event.type: found {kind!r}, expected prediction, outcome or rollout")
+        found = "nothing" if typed.type is None else repr(kind[:60])
+        raise InvalidEvent(f"event.type: found {found}, expected prediction, outcome or rollout")
     return word
 
 
