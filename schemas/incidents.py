@@ -6,7 +6,7 @@ one twice changes nothing. The incident itself is not stored: it is what the ent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -20,23 +20,31 @@ State = Literal[
     "resolved",
 ]  # fmt: skip
 
-_STATE_AFTER: dict[str, State] = {
-    "opened": "open",
-    "withheld": "withheld",
-    "proposed": "proposed",
-    "approved": "proposed",
-    "rejected": "resolved",
-    "command": "commanded",
-    "verified": "verified",
-    "unverified": "unverified",
-    "resolved": "resolved",
+_AFTER: dict[str, tuple[State, int]] = {
+    "opened": ("open", 0),
+    "withheld": ("withheld", 1),
+    "proposed": ("proposed", 2),
+    "approved": ("proposed", 3),
+    "command": ("commanded", 4),
+    "receipt": ("failed", 5),
+    "unverified": ("unverified", 6),
+    "verified": ("verified", 8),
+    "rejected": ("resolved", 9),
+    "resolved": ("resolved", 9),
 }
+"""The state after an entry of a kind, and its place in the story of one hop."""
+
+_WITHHELD_AGAIN = 7
+"""Place of a next hop that is withheld: after what traffic said about the last one."""
+
 _AFTER_RECEIPT: dict[str, State] = {
     "applied": "applied",
     "already_there": "applied",
     "superseded": "resolved",
 }
 _FINAL = frozenset({"verified", "resolved"})
+_FOR_EVER = 1_000_000
+"""Hop of what nothing later can undo."""
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -79,7 +87,11 @@ class Incident(Struct, kw_only=True):
 
 
 def fold(entries: Iterable[Entry]) -> Incident | None:
-    """Add entries up, in the order in which they were recorded; None when there are none."""
+    """Add entries up, in the order in which they were recorded; None when there are none.
+
+    Topics have no common order, so a breach may be recorded after its command and an approval
+    after the receipt. The state is that of the entry that comes last in the story, not in the log.
+    """
     incident: Incident | None = None
     for entry in entries:
         if incident is None:
@@ -89,16 +101,15 @@ def fold(entries: Iterable[Entry]) -> Incident | None:
                 reason=entry.reason, text=entry.text,
             )  # fmt: skip
         _absorb(incident, entry)
+    if incident is not None:
+        incident.state = _state(incident.entries)
     return incident
 
 
 def _absorb(incident: Incident, entry: Entry) -> None:
     incident.entries = [*incident.entries, entry]
     incident.updated_at = max(incident.updated_at, entry.at)
-    after = _STATE_AFTER.get(entry.kind)
     if entry.kind == "opened":
-        # Topics have no common order: the breach may be recorded after its command and receipt.
-        after = None
         incident.text, incident.reason, incident.version = entry.text, entry.reason, entry.version
         incident.opened_at = entry.at
         incident.stable = entry.data.get("stable")
@@ -109,23 +120,40 @@ def _absorb(incident: Incident, entry: Entry) -> None:
     elif entry.kind == "command":
         incident.commands = [*incident.commands, str(entry.data.get("command_id", ""))]
         incident.mode = str(entry.data.get("mode", ""))
-        after = None if _has_receipt(incident, entry) else after
     elif entry.kind == "receipt":
         status = str(entry.data.get("status", ""))
         incident.receipts = [*incident.receipts, status]
-        after = _AFTER_RECEIPT.get(status, "failed")
-        if after == "applied":
+        if _AFTER_RECEIPT.get(status) == "applied":
             incident.rolled_back_to = str(entry.data.get("to_version", "")) or None
-    # A late entry of an earlier kind must not reopen what traffic has confirmed.
-    if after is not None and (
-        incident.state not in _FINAL or entry.kind in ("verified", "resolved")
-    ):
-        incident.state = after
 
 
-def _has_receipt(incident: Incident, command: Entry) -> bool:
-    command_id = command.data.get("command_id")
-    return any(
-        entry.kind == "receipt" and entry.data.get("command_id") == command_id
-        for entry in incident.entries
-    )
+def _state(entries: list[Entry]) -> State:
+    hops: dict[Any, int] = {
+        entry.data.get("command_id"): int(entry.data.get("hop") or 1)
+        for entry in entries
+        if entry.kind == "command"
+    }
+    state: State = "open"
+    latest = (0, 0)
+    for entry in entries:
+        if entry.kind not in _AFTER:
+            continue
+        after, place = _AFTER[entry.kind]
+        if entry.kind == "receipt":
+            after = _AFTER_RECEIPT.get(str(entry.data.get("status", "")), after)
+        hop = _FOR_EVER if after in _FINAL else _hop(entry, hops)
+        if entry.kind == "withheld" and hop:
+            place = _WITHHELD_AGAIN
+        # Of two receipts of one command the later recorded counts: it was carried out again.
+        if (hop, place) >= latest:
+            state, latest = after, (hop, place)
+    return state
+
+
+def _hop(entry: Entry, hops: Mapping[Any, int]) -> int:
+    """Which try an entry speaks of; 0: none yet."""
+    command_id = entry.data.get("command_id")
+    if command_id in hops:
+        return hops[command_id]
+    # Its command is still to be recorded, so it belongs to a newer try than all that are.
+    return max(hops.values(), default=0) + 1 if entry.kind in ("receipt", "unverified") else 0
