@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)")
+LONGEST_S = 1e10
 
 
 class Duration(float):
@@ -34,12 +35,15 @@ def parse_duration(value: object) -> Duration:
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("expected a duration such as 30s, 10m, 24h or 7d")
-    if not isinstance(value, str):
-        if not 0 <= value < 1e10:
-            raise ValueError("expected a duration of at least 0 seconds")
-        return Duration(value)
-    text = value.strip().lower()
+    seconds = float(value) if not isinstance(value, str) else _seconds_of(value)
+    if not 0 <= seconds < LONGEST_S:
+        raise ValueError("expected a duration of at least 0 seconds and less than 300 years")
+    return Duration(seconds)
+
+
+def _seconds_of(text: str) -> float:
+    text = text.strip().lower()
     parts = _FORM.findall(text)
     if not parts or _FORM.sub("", text).strip():
         raise ValueError("expected a duration such as 30s, 10m, 24h or 7d")
-    return Duration(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
