@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
+from math import inf, isfinite
 from typing import Any, Literal
 
 from msgspec import Struct, field
 
 from schemas.commands import Mode
 from schemas.durations import Duration
+from schemas.queries import faults_of_query
 
 SIGNALS = (
     "error_rate", "latency_ms", "accuracy", "error", "false_positive_rate", "false_negative_rate",
@@ -40,6 +42,7 @@ NEEDS_POSITIVE = frozenset({
 NEEDS_LABELS = NEEDS_POSITIVE | {"accuracy", "error", "absolute_error", "cost", "label_coverage"}
 
 NEEDS_MEAN_GUARD = frozenset({"brier", "absolute_error", "cost"})
+"""Signals whose mean is judged; it needs a highest loss that counts (`cap`)."""
 
 
 class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,6 +60,10 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Accepted relative increase against the concurrent stable: 0.15 is 15 % above."""
     quantile: float | None = None
     """For signals that are values: which quantile the limit binds, in (0, 1)."""
+    cap: float | None = None
+    """For `absolute_error` and `cost`: the highest value that counts, in the signal's own unit. The
+    limit speaks of the mean of values so bounded; without a bound one row could be the whole mean.
+    `brier` has 1."""
     detector: str | None = None
     """A river detector by name (`adwin`, `page_hinkley`): drift warning, no guarantee."""
     params: dict[str, float | str] = {}
@@ -76,6 +83,11 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.action is not None:
             return self.action
         return "alert" if self.detector or self.signal == "prometheus" else "rollback"
+
+    @property
+    def highest(self) -> float | None:
+        """The cap in force, for signals whose mean is judged."""
+        return 1.0 if self.cap is None and self.signal == "brier" else self.cap
 
     @property
     def label(self) -> str:
@@ -161,6 +173,11 @@ def policy_for(policies: list[Policy], model: str) -> Policy | None:
     return next((policy for policy in policies if policy.matches(model)), None)
 
 
+_NEVER_ZERO = (
+    "horizon", "unit_window", "max_decision_age", "max_silence", "verify_within", "expires_after",
+)  # fmt: skip
+
+
 def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[str]:
     """Yield what types cannot say, a line each: path, what was found, what was expected."""
     for i, policy in enumerate(policies):
@@ -174,8 +191,13 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             yield f"{path}.alpha: found {policy.alpha:g}, expected a chance above 0 and below 0.5"
         if not 0 <= policy.min_coverage <= 1:
             yield f"{path}.min_coverage: found {policy.min_coverage:g}, expected a share in [0, 1]"
-        if policy.horizon <= 0:
-            yield f"{path}.horizon: found {policy.horizon:g} s, expected a duration above 0"
+        for name in _NEVER_ZERO:
+            if getattr(policy, name) <= 0:
+                yield f"{path}.{name}: found 0 s, expected a duration above 0"
+        if policy.retries < 0:
+            yield f"{path}.retries: found {policy.retries}, expected 0 or more"
+        if policy.min_rows < 1:
+            yield f"{path}.min_rows: found {policy.min_rows}, expected 1 or more"
         if policy.votes == "unit":
             yield f"{path}.votes: found 'unit', which is not counted yet; expected prediction"
         if policy.promote is not None:
@@ -193,7 +215,7 @@ def _faults_of_promote(promote: Promote, path: str) -> Iterator[str]:
     steps = promote.steps
     if not steps or any(not 0 < s <= 1 for s in steps) or sorted(set(steps)) != steps:
         yield f"{path}.steps: found {steps}, expected growing shares in (0, 1]"
-    if promote.margin <= 0:
+    if not 0 < promote.margin < inf:
         yield f"{path}.margin: found {promote.margin:g}, expected a relative margin above 0"
 
 
@@ -214,15 +236,53 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
         yield f"{path}.signal: found {signal!r}, expected positive (a label) in the policy too"
     if guard.segment is not None:
         yield f"{path}.segment: found {guard.segment!r}, which this release cannot watch apart yet"
-    if signal == "prometheus" and not guard.query:
-        yield f"{path}.query: found none, expected the PromQL of this signal"
-    if signal != "prometheus" and guard.query:
+    if signal == "prometheus":
+        yield from _faults_of_polled(guard, policy, path)
+    elif guard.query:
         yield f"{path}.query: found one on {signal!r}, expected it only with signal prometheus"
     yield from _faults_of_limit(guard, path)
 
 
+def _faults_of_polled(guard: GuardSpec, policy: Policy, path: str) -> Iterator[str]:
+    if any(sign in policy.model for sign in "*?["):
+        yield (
+            f"{path}.signal: found 'prometheus' under the glob {policy.model!r}, "
+            "expected a policy with a model's exact name, because one query speaks of one model"
+        )
+    if guard.detector is not None:
+        yield f"{path}.detector: found {guard.detector!r} on 'prometheus', expected max or min"
+    if guard.quantile is not None:
+        yield f"{path}.quantile: found it on 'prometheus', expected it inside the query"
+    if guard.every < 1:
+        yield f"{path}.every: found {guard.every:g} s, expected at least 1 s"
+    if not guard.query:
+        yield f"{path}.query: found none, expected the PromQL of this signal"
+    else:
+        yield from (f"{path}.query: {fault}" for fault in faults_of_query(guard.query))
+
+
+def _faults_of_mean(guard: GuardSpec, path: str) -> Iterator[str]:
+    signal, highest = guard.signal, guard.highest
+    for word in ("min", "max_increase", "quantile"):
+        if getattr(guard, word) is not None:
+            yield f"{path}.{word}: found it on {signal!r}, whose mean is judged; expected max"
+    if highest is None:
+        yield f"{path}.cap: found none on {signal!r}, expected the highest value that counts"
+    elif highest <= 0:
+        yield f"{path}.cap: found {highest:g}, expected a value above 0"
+    elif guard.max is not None and not 0 < guard.max < highest:
+        yield f"{path}.max: found {guard.max:g}, expected above 0 and below the cap {highest:g}"
+
+
 def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
     signal = guard.signal
+    for word in ("max", "min", "max_increase", "quantile", "cap"):
+        if (number := getattr(guard, word)) is not None and not isfinite(number):
+            yield f"{path}.{word}: found {number:g}, expected a finite number"
+            return
+    if guard.cap is not None and (signal not in NEEDS_MEAN_GUARD or guard.detector is not None):
+        known = ", ".join(sorted(NEEDS_MEAN_GUARD))
+        yield f"{path}.cap: found it on {signal!r}, expected it only with a max on {known}"
     if guard.quantile is not None and not 0 < guard.quantile < 1:
         yield f"{path}.quantile: found {guard.quantile:g}, expected a share in (0, 1)"
     if guard.max_increase is not None and guard.max_increase <= 0:
@@ -243,7 +303,7 @@ def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
         elif signal not in HIGHER_IS_BETTER and signal != "traffic_share" and guard.min is not None:
             yield f"{path}.min: found it on {signal!r}, where less is better; expected max"
     elif signal in NEEDS_MEAN_GUARD and guard.detector is None:
-        yield f"{path}.signal: found {signal!r}, whose guard this release does not have yet"
+        yield from _faults_of_mean(guard, path)
     elif signal != "prometheus" and guard.detector is None and guard.quantile is None:
         yield f"{path}.quantile: found none on {signal!r}, expected which quantile the limit binds"
     elif guard.min is not None and signal != "prometheus":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from detectors.base import Interval
-from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, GuardSpec, Policy
+from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, Policy
 from schemas.verdicts import GuardVerdict, Verdict, VerdictValue
 from service.watch.detect import Guard
 from service.watch.plan import role_of
@@ -259,7 +259,7 @@ def _shown(signal: str, value: float | None) -> str:
         return "unknown"
     if signal == "latency_ms":
         return f"{value:.0f} ms"
-    if 0 <= value <= 1:
+    if signal in RATES:
         return f"{value:.2%}"
     return f"{value:.4g}"
 

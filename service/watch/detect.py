@@ -18,7 +18,14 @@ import structlog
 from detectors import losses
 from detectors.base import F64, Bool, Detector, Reading, Rows, StateMismatch
 from schemas.plugins import Registry
-from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, Policy
+from schemas.policies import (
+    HIGHER_IS_BETTER,
+    NEEDS_LABELS,
+    NEEDS_MEAN_GUARD,
+    RATES,
+    GuardSpec,
+    Policy,
+)
 from service.watch.state import Model, Plan
 from service.watch.tables import Table
 
@@ -63,6 +70,8 @@ class Guard:
         own = rows.loss if rows.canary is None else rows.loss[rows.canary]
         if len(own):
             bad = own > self.limit if self.spec.quantile is not None and self.limit else own
+            if self.spec.highest is not None:
+                bad = np.clip(own, 0.0, self.spec.highest)
             self.recent_rows += len(own)
             self.recent_loss += float(bad.sum())
             self.rows += len(own)
@@ -124,6 +133,8 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry) -> Guard:
         return Guard(spec, registry.make(kind, alpha=alpha, **params), "paired", alpha, None)
     if spec.quantile is not None:
         kind, params = "quantile", {"quantile": spec.quantile, "limit": limit}
+    elif spec.signal in NEEDS_MEAN_GUARD:
+        kind, params = "mean", {"limit": limit, "cap": spec.highest}
     else:
         kind, params = "rate", {"limit": limit}
     return Guard(spec, registry.make(kind, alpha=alpha, **params), "single", alpha, limit)
