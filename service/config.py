@@ -26,7 +26,8 @@ from schemas.durations import Duration
 from schemas.policies import GuardSpec, Policy, faults_of_policies
 from schemas.secrets import Secret
 from schemas.topics import TOPICS
-from service.faults import faults_of, read_custom, shown
+from service.faults import faults_of, names_secret, read_custom, shown
+from service.telemetry import redact
 
 
 class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,8 +79,9 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class PrometheusSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The Prometheus that is asked for signals of kind `prometheus`."""
 
-    url: str
+    url: str = "http://127.0.0.1:9090"
     token: Secret | None = None
+    """Sent as bearer token."""
     allow_http: bool = False
     deadline: Duration = Duration(5)
     """Total time for one query; a late answer is dropped and the signal is unknown."""
@@ -120,6 +122,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     adapters: dict[str, dict[str, Any]] = {}
     alerts: list[dict[str, Any]] = []
     prometheus: PrometheusSettings | None = None
+    """Asked when a guard has the signal `prometheus`; this machine's own one when left out."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)
     kill_switch_file: str | None = None
@@ -128,7 +131,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Raise it with each change of policies on a cluster; a lower one refuses to act."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     digest: str = ""
-    """Digest of what the file says, secrets left out; frozen into every breach."""
+    """Digest of policies and adapters in force, secrets left out; frozen into every breach."""
 
     @property
     def data_dir(self) -> Path:
@@ -174,13 +177,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 def parse(text: str, folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> Config:
     """Check settings given as text; `folder` is where relative secret files are looked for."""
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(fault, "problem", None) or "it is nested too deeply"
-        raise ConfigFaults([f"the file: {where}found {problem}, expected YAML"]) from None
+    data = _read_yaml(text)
     lines: list[str] = []
     data = _complete(data, "", folder, environment, lines)
     if isinstance(data, dict) and isinstance(data.get("engine"), str):
@@ -192,7 +189,54 @@ def parse(text: str, folder: Path = Path(), environment: Mapping[str, str] = os.
     if lines:
         raise ConfigFaults(lines)
     config = msgspec.convert(data, Config, dec_hook=read_custom)
-    return msgspec.structs.replace(config, digest=_digest(data))
+    if config.prometheus is None and _asks_prometheus(config):
+        config = msgspec.structs.replace(config, prometheus=PrometheusSettings())
+    return msgspec.structs.replace(config, digest=_digest(config))
+
+
+_MOST_VALUES = 100_000
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML in which no value is lost in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that comes twice; the first value would be forgotten."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                problem = f"found the key {shown(key.value)} twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        data = yaml.load(text, _Yaml)  # noqa: S506  a SafeLoader
+        if not _is_huge(data):
+            return data
+        where, problem = "", f"found over {_MOST_VALUES} values, or an alias within itself"
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(fault, "problem", None) or "found characters that YAML refuses"
+    except RecursionError:
+        where, problem = "", "found lists or mappings nested too deeply"
+    except ValueError as fault:
+        # Such as the date 2026-02-31; the text says which.
+        where, problem = "", str(fault)
+    raise ConfigFaults([f"the file: {where}{problem}, expected plain YAML"])
+
+
+def _is_huge(data: Any) -> bool:
+    """Whether aliases (or a hand) make more of the file than any settings need."""
+    waiting, seen = [data], 0
+    while waiting and seen <= _MOST_VALUES:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, (dict, list)):
+            waiting += value.values() if isinstance(value, dict) else value
+    return seen > _MOST_VALUES
 
 
 def _as_far_as_readable(data: Any) -> Config:
@@ -216,22 +260,22 @@ def _readable_policy(data: Any) -> Policy:
     kept: dict[str, Any] = {}
     for item in msgspec.structs.fields(Policy):
         if item.name == "guards" and isinstance(data.get("guards"), list):
-            kept["guards"] = [_readable_guard(guard) for guard in data["guards"]]
+            kept["guards"] = [_readable_guard(*each) for each in enumerate(data["guards"])]
         elif item.name in data:
             with contextlib.suppress(msgspec.ValidationError, ValueError):
                 kept[item.name] = msgspec.convert(data[item.name], item.type, dec_hook=read_custom)
     return Policy(**({"model": "*"} | kept))
 
 
-def _readable_guard(data: Any) -> GuardSpec:
+def _readable_guard(index: int, data: Any) -> GuardSpec:
     try:
         return msgspec.convert(data, GuardSpec, dec_hook=read_custom)
     except (msgspec.ValidationError, ValueError):
-        return _UNREADABLE_GUARD
+        # Its name differs from all others, or it would be counted as a second one.
+        return GuardSpec(signal="error_rate", max=0.5, name=f"unreadable {index}")
 
 
 _UNREADABLE_POLICY = Policy(model="*")
-_UNREADABLE_GUARD = GuardSpec(signal="error_rate", max=0.5)
 
 
 def local_path(url: str) -> str:
@@ -241,6 +285,10 @@ def local_path(url: str) -> str:
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+_PATHS = frozenset({"kill_switch_file", "key_file", "ca_file"})
+"""Settings that name a file because the file is wanted, not its text."""
 
 
 def _complete(
@@ -266,7 +314,7 @@ def _complete(
         for key, item in value.items()
     }
     for key in [k for k in whole if isinstance(k, str) and k.endswith("_file")]:
-        if key in ("kill_switch_file", "key_file") or not isinstance(whole[key], str):
+        if key in _PATHS or not isinstance(whole[key], str):
             continue
         name = key.removesuffix("_file")
         at = f"{path}.{key}" if path else key
@@ -274,7 +322,7 @@ def _complete(
             lines.append(f"{at}: found both {name} and {key}, expected one of them")
         try:
             whole[name] = (folder / whole.pop(key)).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as fault:
+        except (OSError, ValueError) as fault:
             reason = getattr(fault, "strerror", None) or "it is not a text"
             lines.append(f"{at}: cannot be read ({reason}), expected a file that holds the secret")
             whole[name] = ""
@@ -291,13 +339,13 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
         r"(sqlite:///|postgresql(\+psycopg)?://)", config.storage
     ):
         yield "storage: found an address of another kind, expected sqlite:///FILE or postgresql://…"
-    needs = any(g.signal == "prometheus" for p in config.policies for g in p.guards)
-    if needs and config.prometheus is None:
-        yield "prometheus: found nothing, expected {url: …} because a guard has signal prometheus"
     if config.prometheus is not None:
         yield from fault_of_url(
             config.prometheus.url, "prometheus.url", config.prometheus.allow_http
         )
+        for name in ("deadline", "max_age"):
+            if getattr(config.prometheus, name) <= 0:
+                yield f"prometheus.{name}: found 0 s, expected a duration above 0"
     for name, adapter in config.adapters.items():
         if not isinstance(adapter.get("kind"), str):
             yield f"adapters.{name}.kind: found nothing, expected the kind of adapter"
@@ -310,19 +358,35 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
             yield f"alerts[{i}].kind: found nothing, expected the kind of notifier"
         if "url" in alert:
             yield from fault_of_url(alert["url"], f"alerts[{i}].url", bool(alert.get("allow_http")))
-    share = config.ingest.refused_share
+    yield from _faults_of_ingest(config.ingest)
+    if config.epoch < 0:
+        yield f"epoch: found {config.epoch}, expected 0 or more"
+
+
+def _asks_prometheus(config: Config) -> bool:
+    return any(g.signal == "prometheus" for p in config.policies for g in p.guards)
+
+
+def _faults_of_ingest(ingest: IngestSettings) -> Iterator[str]:
+    share = ingest.refused_share
     if share is not None and not 0 <= share <= 1:
         yield f"ingest.refused_share: found {share:g}, expected a share in [0, 1] or null"
+    for name, least in (("refused_minimum", 1), ("feature_rows_per_s", 0), ("batch_records", 1)):
+        if (found := getattr(ingest, name)) < least:
+            yield f"ingest.{name}: found {found}, expected {least} or more"
 
 
 def _faults_of_engine(engine: EngineSettings) -> Iterator[str]:
     if not re.match(r"(local:.|kafka://[^/\s]+:\d+)", engine.url):
         yield (
-            f"engine.url: found {shown(engine.url)}, "
+            f"engine.url: found {shown(redact(engine.url))}, "
             "expected local:DIR or kafka://host:port,host:port"
         )
     if engine.partitions is not None and not 1 <= engine.partitions <= 1024:
         yield f"engine.partitions: found {engine.partitions}, expected 1 to 1024"
+    for name in ("checkpoint_every", "session_timeout"):
+        if getattr(engine, name) <= 0:
+            yield f"engine.{name}: found 0 s, expected a duration above 0"
     for name in engine.topics:
         if name not in TOPICS:
             known = ", ".join(TOPICS)
@@ -331,7 +395,7 @@ def _faults_of_engine(engine: EngineSettings) -> Iterator[str]:
 
 def _faults_of_http(http: HttpSettings) -> Iterator[str]:
     host, _, port = http.listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
         yield f"http.listen: found {shown(http.listen)}, expected ADDRESS:PORT"
         return
     if not is_loopback(host):
@@ -341,6 +405,8 @@ def _faults_of_http(http: HttpSettings) -> Iterator[str]:
             yield "http.tokens: found none on an address beyond loopback, expected at least one"
     elif http.auth == "tokens" and not http.tokens:
         yield "http.tokens: found none, expected at least one because http.auth is tokens"
+    if http.queue < 1:
+        yield f"http.queue: found {http.queue}, expected 1 or more"
     for i, token in enumerate(http.tokens):
         if len(token.token.reveal()) < 16:
             yield f"http.tokens[{i}].token: found a short one, expected at least 16 characters"
@@ -362,6 +428,7 @@ def fault_of_url(url: Any, path: str, allow_http: bool) -> Iterator[str]:
     try:
         parts = urlsplit(url)
         host, scheme = parts.hostname, parts.scheme
+        _ = parts.port  # raises on a port that is none
     except (ValueError, AttributeError, TypeError):
         host, scheme = None, ""
     if not host or scheme not in ("http", "https"):
@@ -370,7 +437,20 @@ def fault_of_url(url: Any, path: str, allow_http: bool) -> Iterator[str]:
         yield f"{path}: found http beyond loopback, expected https (or allow_http: true)"
 
 
-def _digest(data: Any) -> str:
-    """Digest of the settings as given; secrets count by their own digest, not in clear."""
-    text = json.dumps(data, sort_keys=True, default=str)
+def _digest(config: Config) -> str:
+    """Digest of what decides and of who carries it out; the same where other secrets are seen."""
+    policies = msgspec.to_builtins(config.policies, enc_hook=str)
+    text = json.dumps(
+        {"policies": policies, "adapters": _without_secrets(config.adapters)},
+        sort_keys=True, default=str,
+    )  # fmt: skip
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            str(key): "***" if names_secret(str(key)) else _without_secrets(item)
+            for key, item in value.items()
+        }
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -7,6 +7,7 @@ along the type: unknown and missing keys are found here, and only leaves are con
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -39,29 +40,64 @@ def faults_of(kind: Any, value: Any, path: str = "") -> Iterator[str]:
         return
     if struct is not None:
         yield from _faults_of_struct(struct, value, path)
-    elif origin is list and isinstance(value, list) and _struct_in(typing.get_args(kind)[0]):
+    elif origin is list and isinstance(value, list):
         for index, item in enumerate(value):
             yield from faults_of(typing.get_args(kind)[0], item, f"{path}[{index}]")
+    elif origin is dict and isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{_join(path, str(key))}: found {shown(key)} as a key, expected a text"
+            yield from faults_of(typing.get_args(kind)[1], item, _join(path, str(key)))
     else:
         try:
             msgspec.convert(value, kind, dec_hook=read_custom)
         except (msgspec.ValidationError, ValueError) as fault:
-            yield f"{path or 'the file'}: found {shown(value)}, {_expected(kind, fault)}"
+            found = sort_of(value) if _is_hidden(kind, path) else shown(value)
+            yield f"{path or 'the file'}: found {found}, {_expected(kind, fault)}"
 
 
 def shown(value: Any) -> str:
-    """Show a found value briefly, never a secret's."""
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
+    """Show a found value briefly. Not for what may be a secret: see `sort_of`."""
+    if isinstance(value, (Mapping, list)):
+        return sort_of(value)
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def sort_of(value: Any) -> str:
+    """Say what sort of value was found, and nothing of the value."""
+    if value is None:
+        return "nothing"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else names.get(type(value), "something else")
+
+
+_SECRET = re.compile("secret|token|passw|url|key|credential|authoriz", re.IGNORECASE)
+
+
+def names_secret(name: str) -> bool:
+    """Whether a field's name says that its value may be a secret; addresses are, mostly."""
+    return _SECRET.search(name) is not None
+
+
+_WORDS = {
+    "array": "a list", "object": "a mapping", "str": "a text", "int": "a whole number",
+    "float": "a number", "bool": "true or false", "null": "nothing",
+}  # fmt: skip
+_TYPE = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+
+
+def _is_hidden(kind: Any, path: str) -> bool:
+    """Whether a value must not be shown: it is, or might be meant to be, a secret."""
+    within = typing.get_origin(kind) in (list, dict)
+    return within or Secret in (kind, *typing.get_args(kind)) or names_secret(path.split(".")[-1])
+
+
 def _faults_of_struct(struct: type[Struct], value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, Mapping):
-        yield f"{path or 'the file'}: found {shown(value)}, expected a mapping"
+        yield f"{path or 'the file'}: found {sort_of(value)}, expected a mapping"
         return
     known = {field.encode_name: field for field in fields_of(struct)}
     for key in value:
@@ -104,5 +140,6 @@ def _expected(kind: Any, fault: Exception) -> str:
         return f"expected one of {', '.join(map(str, options))}"
     text = str(fault).replace("`", "").split(" - at ")[0]
     text = text[:1].lower() + text[1:]
-    text = text.split(", got ")[0] if text.startswith("expected") else text
+    if text.startswith("expected"):
+        text = _TYPE.sub(lambda found: _WORDS[found.group()], text.split(", got ")[0])
     return text if text.startswith("expected") else f"expected another value: {text}"
