@@ -1,0 +1,1 @@
+"""HTTP: events in, verdicts and incidents out, a page for people."""
