@@ -1,7 +1,7 @@
 """Write docs/policies.md and docs/metrics.md from the field strings and the metric list.
 
-    python docs/reference.py            write both
-    python docs/reference.py --check    fail when what is written is not what the code says
+python docs/reference.py            write both
+python docs/reference.py --check    fail when what is written is not what the code says
 """
 
 from __future__ import annotations
@@ -99,25 +99,38 @@ def policies() -> str:
     parts = [POLICIES_HEAD + "\n".join(rows) + "\n"]
     parts += [
         table(schemas.policies, name, title)
-        for name, title in (("Policy", "`policies[]`"), ("GuardSpec", "`policies[].guards[]`"),
-                            ("Promote", "`policies[].promote`"))  # fmt: skip
+        for name, title in (
+            ("Policy", "`policies[]`"),
+            ("GuardSpec", "`policies[].guards[]`"),
+            ("Promote", "`policies[].promote`"),
+        )
     ]
     parts += [
         table(service.config, name, title)
         for name, title in (
-            ("Config", "The file"), ("EngineSettings", "`engine`"), ("HttpSettings", "`http`"),
-            ("Token", "`http.tokens[]`"), ("IngestSettings", "`ingest`"),
-            ("PrometheusSettings", "`prometheus`"), ("SigningSettings", "`signing`"),
-        )  # fmt: skip
+            ("Config", "The file"),
+            ("EngineSettings", "`engine`"),
+            ("HttpSettings", "`http`"),
+            ("Token", "`http.tokens[]`"),
+            ("IngestSettings", "`ingest`"),
+            ("PrometheusSettings", "`prometheus`"),
+            ("SigningSettings", "`signing`"),
+        )
     ]
     return "\n".join(parts)
 
 
 def metrics() -> str:
     """The text of docs/metrics.md."""
-    lines = ["# Metrics", "", "Made from the list in `service/telemetry.py` by `docs/reference.py`;",
-             "every process serves them at `/metrics`.", "", "| metric | type | meaning |",
-             "|---|---|---|"]  # fmt: skip
+    lines = [
+        "# Metrics",
+        "",
+        "Made from the list in `service/telemetry.py` by `docs/reference.py`;",
+        "every process serves them at `/metrics`.",
+        "",
+        "| metric | type | meaning |",
+        "|---|---|---|",
+    ]
     for family in sorted(Metrics().registry.collect(), key=lambda f: f.name):
         name = family.name + ("_total" if family.type == "counter" else "")
         lines.append(f"| `{name}` | {family.type} | {family.documentation} |")

@@ -9,6 +9,7 @@ import sys
 
 import sqlalchemy as sa
 
+from service.app import ListenFault
 from service.cli import daemon, orders, show
 from service.cli.base import Failure, app, err
 from service.config import ConfigFaults
@@ -16,7 +17,6 @@ from service.engine.base import EngineFault
 from service.signing import SigningFault
 from service.storage.database import StorageFault
 from service.telemetry import redact
-from service.web.worker import ListenFault
 
 __all__ = ["app", "daemon", "main", "orders", "show"]
 
