@@ -17,6 +17,7 @@ and verdicts is little.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,7 +67,10 @@ class LocalLog:
         self._file = folder / "log.db"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+            # Only a file that is not there yet: closing any descriptor of it drops every lock that
+            # SQLite holds on it in this process, and then another process may remove the WAL.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._db = sqlite3.connect(
                 self._file, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
