@@ -24,7 +24,6 @@ AUTOMATIC = "rollbackd"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
-_BACK_S = 1000.0
 
 
 class Allow(NamedTuple):
@@ -83,7 +82,7 @@ def standing(command: Command, live: Live) -> Refuse | None:
         text = f"another owner has taken over {command.model} since this command was made"
         return Refuse("H4", "fenced", text, seen)
     if live.now_ms >= command.expires_at:
-        late_s = (live.now_ms - command.expires_at) / _BACK_S
+        late_s = (live.now_ms - command.expires_at) / 1000
         text = f"the command expired {late_s:.0f} s ago; it is decided again from fresh data"
         return Refuse("H5", "expired", text, {"late_s": late_s}, "expired")
     if live.stop is not None and command.actor == AUTOMATIC:
