@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 BODY_LIMIT = 1024 * 1024
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 409: "Conflict",
-           502: "Bad Gateway", 503: "Service Unavailable"}  # fmt: skip
+REASONS = {200: "OK", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 409: "Conflict",
+            502: "Bad Gateway", 503: "Service Unavailable"}  # fmt: skip
 
 
 class Message(NamedTuple):

@@ -37,8 +37,8 @@ class Screen:
     answered: Mapping[str, int] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        """Print one line, above the live picture."""
-        self.console.print(text, highlight=False)
+        """Print one line, above the live picture; a log's lines are never cut."""
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def models(self, measured: Mapping[str, Rates]) -> None:
         """Show what the models are worth on people that they never saw."""

@@ -135,18 +135,20 @@ class Traffic:
 
     async def _post(self) -> None:
         while True:
-            await asyncio.sleep(POST_EVERY_S)
-            now_ms = self.clock.now_ms()
-            while self._later and self._later[0][0] <= now_ms:
-                at_ms, name, person = heapq.heappop(self._later)
-                self._waiting.append(outcome_event(name, person, at_ms))
-            while self._waiting:
-                batch = [
-                    self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_POSTED))
-                ]
-                if not await self._taken(batch):
-                    self._waiting.extendleft(reversed(batch))
-                    break
+            # More comes in while a body is on its way, so what is due is looked for each time.
+            self._put_due()
+            size = min(len(self._waiting), MOST_POSTED)
+            batch = [self._waiting.popleft() for _ in range(size)]
+            if batch and not await self._taken(batch):
+                self._waiting.extendleft(reversed(batch))
+            if len(self._waiting) < MOST_POSTED:
+                await asyncio.sleep(POST_EVERY_S)
+
+    def _put_due(self) -> None:
+        now_ms = self.clock.now_ms()
+        while self._later and self._later[0][0] <= now_ms:
+            at_ms, name, person = heapq.heappop(self._later)
+            self._waiting.append(outcome_event(name, person, at_ms))
 
     async def _taken(self, batch: list[Event]) -> bool:
         """Post a batch; False when it has to be posted again."""
