@@ -13,11 +13,10 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import NamedTuple
 
 BODY_LIMIT = 1024 * 1024
-REASONS = {200: "OK", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 409: "Conflict",
-            502: "Bad Gateway", 503: "Service Unavailable"}  # fmt: skip
 
 
 class Message(NamedTuple):
@@ -91,7 +90,7 @@ async def serve(handle: Handle, listener: socket.socket) -> asyncio.Server:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while (message := await read(reader)) is not None:
                 status, headers, body = await handle(message)
-                writer.write(write(f"HTTP/1.1 {status} {REASONS[status]}", body, headers))
+                writer.write(write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", body, headers))
                 await writer.drain()
         writer.close()
 

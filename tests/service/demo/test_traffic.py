@@ -20,7 +20,7 @@ from service.demo.traffic import Traffic
 from tests.real import wait_until_async
 
 CLOCK = WallClock()
-PEOPLE = [Person({"AGEP": age}, age % 2) for age in range(50)]
+PEOPLE = [Person({"AGEP": age, "SCHL": 21}, age % 2) for age in range(50)]
 SLOW_S = 0.05
 
 
