@@ -13,21 +13,26 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib.resources import files
 from typing import Any
 
+import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.engine.base import EngineFault
 from service.web.auth import HEADERS, fault_of_origin, need
 from service.web.events import EventsIntake
 from service.web.feed import Feed
 from service.web.operate import operating
 from service.web.reads import reading
-from service.web.site import Site, Stores, answer
+from service.web.site import STAGE, Site, Stores, answer
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+logs: Any = structlog.get_logger(STAGE)
 
 READY_LAG_S = 10.0
 PAGES = {
@@ -48,6 +53,8 @@ def create_app(site: Site, stores: Stores | None = None) -> FastAPI:
     app.add_middleware(Gate, site=site)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    for kind, what in ((SQLAlchemyError, "storage"), (EngineFault, "the engine")):
+        app.add_exception_handler(kind, _unable(what))
     _add_health(app, site)
     if stores is not None:
         feed = Feed(stores, site.clock)
@@ -128,6 +135,14 @@ async def _refuse_parameters(_: Request, fault: Any) -> Response:
     first: Mapping[str, Any] = fault.errors()[0]
     where = ".".join(str(part) for part in first.get("loc", ()))
     return answer({"error": f"{where}: {first.get('msg')}"}, 400)
+
+
+def _unable(what: str) -> Callable[[Request, Any], Awaitable[Response]]:
+    async def refuse(request: Request, fault: Any) -> Response:
+        logs.error("not answered", path=request.url.path, fault=str(fault).partition("\n")[0])
+        return answer({"error": f"{what} does not answer at the moment"}, 503, {"retry-after": "2"})
+
+    return refuse
 
 
 class Gate:

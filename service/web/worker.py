@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from service.config import HttpSettings, is_loopback
 from service.web.auth import uses_tokens
 
+BACKLOG = 512
 GRACE_S = 3
 """How long requests under way may take to end, seconds."""
 
@@ -65,6 +66,8 @@ class WebWorker:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((name, int(port)))
+            # Now, so that a caller who comes while the rest starts waits and is not refused.
+            made.listen(BACKLOG)
         except (OSError, OverflowError) as fault:
             made.close()
             reason = getattr(fault, "strerror", None) or fault
@@ -82,7 +85,7 @@ class WebWorker:
         assert self._socket is not None  # noqa: S101 - bind sets it or raises
         config = uvicorn.Config(
             self._app, log_config=None, access_log=False, lifespan="off", server_header=False,
-            timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=15, ws="none", backlog=512,
+            timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=15, ws="none", backlog=BACKLOG,
             proxy_headers=False,
         )  # fmt: skip
         server = _Server(config)
