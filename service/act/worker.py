@@ -17,8 +17,9 @@ The order in which a command is judged:
     the platform                   `execute.py`
 
 Doubt means no: a hold that cannot be read counts as held. After `applied` and `already_there` the
-resulting rollout is published, so that `watch` knows who serves; a dry run changed nothing and
-publishes nothing.
+resulting rollout is published, so that `watch` knows who serves. That holds for the adapter
+`dry_run` too: it answers as a platform would, and if traffic does not follow, `watch` says so. A
+command marked `dry_run` only asks what would happen, and publishes nothing.
 
 Refused here: deciding anything about a platform.
 """
@@ -248,7 +249,7 @@ def stop_of(stops: Stops, model: str, now_ms: int) -> str | None:
 
 def rollout_of(receipt: Receipt, command: Command) -> Rollout | None:
     """Say who serves after a command; None when it changed nothing that could be said."""
-    if receipt.status not in ("applied", "already_there") or receipt.detail.get("dry_run"):
+    if receipt.status not in ("applied", "already_there") or command.dry_run:
         return None
     if command.action == "hold":
         return None
