@@ -80,8 +80,8 @@ def plugins_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     built.setdefault("dry_run", adapters.make("dry_run"))
     told = {
-        f"{settings.get('kind')}-{index}": build(notifiers, settings, f"alerts[{index}]", lines)
-        for index, settings in enumerate(config.alerts or [{"kind": "log"}])
+        notifier_files.endpoint_name(alert): build(notifiers, alert, f"alerts[{index}]", lines)
+        for index, alert in enumerate(config.alerts or [{"kind": "log"}])
     }
     if lines:
         raise ConfigFaults(lines)

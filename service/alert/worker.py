@@ -45,7 +45,7 @@ class AlertWorker:
     Parameters
     ----------
     notifiers : mapping
-        Endpoint name -> notifier (`notifiers_of`).
+        Endpoint name -> notifier (`endpoint_name`).
     http : callable
         Makes the client for what an endpoint's settings allow.
     public_url : str or None
