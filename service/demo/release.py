@@ -18,7 +18,8 @@ from service.demo.traffic import Traffic
 HEALTHY_S = 3.0
 """How long stable serves alone at first."""
 
-SHARES = {"v41": 80, "v42": 20}
+STABLE, CANARY = "v41", "v42"
+SHARES = {STABLE: 80, CANARY: 20}
 """What the release gives the canary, percent."""
 
 LOOK_EVERY_S = 0.25
@@ -36,21 +37,20 @@ class Release:
     _counted: dict[str, int] = field(default_factory=dict)
 
     async def play(self) -> None:
-        """Release the canary, then look until the rollback is verified."""
+        """Release the canary, then wait until its rollback is verified."""
         while not await self._ready():
             await asyncio.sleep(LOOK_EVERY_S)
-        await self._shift({"v41": 100, "v42": 0}, "serving")
+        await self._shift({STABLE: 100, CANARY: 0}, "serving")
         await asyncio.sleep(HEALTHY_S)
         await self._shift(SHARES, "canary")
         while not self.screen.story.verified:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._look()
 
-    async def look_on(self) -> None:
-        """Keep the picture up to date until cancelled."""
+    async def follow_daemon(self) -> None:
+        """Ask the daemon what it knows, again and again until cancelled."""
         while True:
-            await asyncio.sleep(1)
             await self._look()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def follow_router(self) -> None:
         """Keep the shares of about the last second up to date until cancelled."""
@@ -66,7 +66,7 @@ class Release:
     async def _shift(self, shares: dict[str, int], step: str) -> None:
         await self.router.shift(shares)
         now_ms = self.clock.now_ms()
-        self.traffic.tell(rollout_event("v41", shares, now_ms))
+        self.traffic.tell(rollout_event(STABLE, shares, now_ms))
         self._reached(step, now_ms)
 
     async def _look(self) -> None:
@@ -74,10 +74,11 @@ class Release:
         story = self.screen.story
         story.model = await self._get(f"/v1/models/{MODEL}") or story.model
         self.screen.answered = dict(self.traffic.answered)
-        found = (await self._get("/v1/incidents") or {}).get("incidents", [])
-        if not found:
+        listed = (await self._get(f"/v1/incidents?model={MODEL}") or {}).get("incidents", [])
+        found = next((i["incident_id"] for i in listed if i["version"] == CANARY), None)
+        if found is None:
             return
-        incident = await self._get(f"/v1/incidents/{found[0]['incident_id']}")
+        incident = await self._get(f"/v1/incidents/{found}")
         if incident is not None:
             before = set(story.marks)
             story.learn(incident)

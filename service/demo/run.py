@@ -95,6 +95,7 @@ async def _play(release: Release, once: bool, stop: asyncio.Event, limit: asynci
     async with asyncio.TaskGroup() as group:
         traffic = group.create_task(release.traffic.run())
         shares = group.create_task(release.follow_router())
+        looks = group.create_task(release.follow_daemon())
         story = group.create_task(release.play())
         stopping = group.create_task(stop.wait())
         await asyncio.wait([story, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -105,12 +106,10 @@ async def _play(release: Release, once: bool, stop: asyncio.Event, limit: asynci
             release.screen.say(release.traffic.report())
             if not once:
                 release.screen.say(f"v41 serves on; {release.screen.address} (Ctrl-C ends)")
-                after = group.create_task(release.look_on())
                 await stop.wait()
-                after.cancel()
         elif stop.is_set():
             release.screen.say(f"Stopped early: {release.screen.story.missing()}.")
-        for task in (traffic, shares, story, stopping):
+        for task in (traffic, shares, looks, story, stopping):
             task.cancel()
     return 0 if verified else 1
 

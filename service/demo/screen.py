@@ -68,7 +68,7 @@ class Screen:
         for step, words in STEPS:
             after_s = self.story.seconds(step)
             done = step in self.story.marks
-            when = f"+{after_s:.1f} s" if after_s else ""
+            when = f"{after_s:+.1f} s" if after_s else ""
             mark = "[green]✔[/green]" if done else "[dim]·[/dim]"
             steps.add_row(mark, words if done else f"[dim]{words}[/dim]", when)
         return Group(Text(f"Page: {self.address}", "bold"), steps, self._versions())
@@ -77,12 +77,12 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         for name in ("v41", "v42"):
             known, share = self.story.version(name), self.shares.get(name, 0.0)
-            verdict = known.get("verdict") or "-"
+            verdict, words = known.get("verdict") or "", known.get("text") or ""
             table.add_row(
                 f"[bold]{name}[/bold]", ProgressBar(total=1.0, completed=share, width=30),
                 f"{share:6.1%}", f"{self.answered.get(name, 0):,} answers",
                 f"{known.get('outcomes', 0):,} labels",
-                Text(f"{verdict}: {known.get('text') or ''}", COLOURS.get(verdict, "")),
+                Text(f"{verdict}: {words}" if verdict else "", COLOURS.get(verdict, "")),
             )  # fmt: skip
         return table
 

@@ -21,7 +21,6 @@ STEPS = (
 )
 """Steps in order, and what people read."""
 
-_STEP_OF = {"opened": "detected", "command": "commanded", "verified": "verified"}
 _MISSING = {
     "detected": "no breach was detected",
     "commanded": "a breach was detected, but no rollback was commanded",
@@ -49,11 +48,7 @@ class Story:
         """Take the steps of an incident from its entries."""
         self.incident = incident
         for entry in incident["entries"]:
-            step = _STEP_OF.get(entry["kind"])
-            if entry["kind"] == "receipt" and entry["data"].get("status") in (
-                "applied", "already_there",
-            ):  # fmt: skip
-                step = "applied"
+            step = _step_of(entry)
             if step is not None:
                 self.mark(step, entry["at"])
 
@@ -82,3 +77,13 @@ class Story:
         elif text := self.version("v42").get("text"):
             words.append(f"the last verdict was: {text}")
         return "; ".join(words)
+
+
+def _step_of(entry: Json) -> str | None:
+    """The step that an entry of an incident is; a drift warning is none, it moves nothing."""
+    kind, data = entry["kind"], entry["data"]
+    if kind in ("opened", "evidence") and data.get("action") == "rollback":
+        return "detected"
+    if kind == "receipt" and data.get("status") in ("applied", "already_there"):
+        return "applied"
+    return {"command": "commanded", "verified": "verified"}.get(kind)

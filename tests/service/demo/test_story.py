@@ -72,6 +72,15 @@ def test_a_failed_receipt_is_not_applied() -> None:
     assert "applied" not in story.marks
 
 
+def test_a_drift_warning_is_no_detection() -> None:
+    """If this breaks, the demonstration claims a breach where nothing would be rolled back."""
+    warned = msgspec.to_builtins(a_breach(action="alert"))
+    story = Story()
+    story.learn(msgspec.to_builtins(fold([an_entry(kind="opened", data=warned)])))
+
+    assert "detected" not in story.marks
+
+
 def test_without_a_terminal_every_step_is_one_plain_line() -> None:
     """If this breaks, a log of the demonstration is empty or full of control codes."""
     written = io.StringIO()
