@@ -12,9 +12,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from tests.broker import Broker, run_broker
 from tests.real import program, run_postgres, run_prometheus
+
+# The same examples each time, and no test fails because the machine was busy.
+settings.register_profile("rollbackd", deadline=None, derandomize=True)
+settings.load_profile("rollbackd")
 
 MARKED_BY_FIXTURE = {
     "kafka": "kafka",
