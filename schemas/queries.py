@@ -86,7 +86,7 @@ def faults_of_query(query: str) -> Iterator[str]:
         if word.sort == "name" and after.text == "("
     }
     if "vector" in calls and any(w.sort == "name" and w.text.lower() == "or" for w in words):
-        yield "found vector(…) beside or, which turns missing data into a number; leave it out"
+        yield "found vector(…) beside or, expected no number in place of missing data"
     for name in sorted(calls & {"absent", "absent_over_time"}):
         yield f"found {name}(…), whose value is about missing data; expected the signal itself"
     selectors = selectors_of(query)

@@ -58,9 +58,9 @@ def faults_of(kind: Any, value: Any, path: str = "") -> Iterator[str]:
 
 def shown(value: Any) -> str:
     """Show a found value briefly. Not for what may be a secret: see `sort_of`."""
-    if isinstance(value, (Mapping, list)):
+    if value is None or isinstance(value, (Mapping, list)):
         return sort_of(value)
-    text = repr(value)
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -24,16 +24,16 @@ from tests.service.watch.traffic import (
 )
 
 
-def matured(second: int, score_when_bad: float, **columns: float | F64) -> Observations:
+def matured(second: int, score_when_bad: float, cost: float | F64 = 0.0) -> Observations:
     """A hundred labelled predictions that reached their horizon; half are v42's, label is 1."""
     n = 100
     version = np.arange(n) % 2
     served = START_MS + second * 1000 + np.arange(n) * 10
+    bad = version == 1
     block = a_block(
         "matured", offset=np.arange(n) + second * n, served_ms=served, observed_ms=served + 1,
         version=version, value=np.ones(n), label_value=np.ones(n),
-        score=np.where(version == 1, score_when_bad, 0.9),
-        **{name: np.where(version == 1, value, 0.0) for name, value in columns.items()},
+        score=np.where(bad, score_when_bad, 0.9), cost=np.where(bad, cost, 0.0),
     )  # fmt: skip
     return a_message(block, watermark_ms=int(served[-1]) + 1000)
 
