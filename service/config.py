@@ -19,7 +19,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 from msgspec import Struct, field
 
 from schemas.durations import Duration
@@ -28,6 +27,7 @@ from schemas.secrets import Secret
 from schemas.topics import TOPICS
 from service.faults import faults_of, names_secret, read_custom, shown
 from service.telemetry import redact
+from service.text import UnreadableYaml, complete, read_yaml
 
 
 class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,9 +177,11 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 def parse(text: str, folder: Path = Path(), environment: Mapping[str, str] = os.environ) -> Config:
     """Check settings given as text; `folder` is where relative secret files are looked for."""
-    data = _read_yaml(text)
     lines: list[str] = []
-    data = _complete(data, "", folder, environment, lines)
+    try:
+        data = complete(read_yaml(text), "", folder, environment, lines)
+    except UnreadableYaml as fault:
+        raise ConfigFaults([str(fault)]) from None
     if isinstance(data, dict) and isinstance(data.get("engine"), str):
         data["engine"] = {"url": data["engine"]}
     if isinstance(data, dict) and "digest" in data:
@@ -192,51 +194,6 @@ def parse(text: str, folder: Path = Path(), environment: Mapping[str, str] = os.
     if config.prometheus is None and _asks_prometheus(config):
         config = msgspec.structs.replace(config, prometheus=PrometheusSettings())
     return msgspec.structs.replace(config, digest=_digest(config))
-
-
-_MOST_VALUES = 100_000
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML in which no value is lost in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Refuse a key that comes twice; the first value would be forgotten."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                problem = f"found the key {shown(key.value)} twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str) -> Any:
-    try:
-        data = yaml.load(text, _Yaml)  # noqa: S506  a SafeLoader
-        if not _is_huge(data):
-            return data
-        where, problem = "", f"found over {_MOST_VALUES} values, or an alias within itself"
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(fault, "problem", None) or "found characters that YAML refuses"
-    except RecursionError:
-        where, problem = "", "found lists or mappings nested too deeply"
-    except ValueError as fault:
-        # Such as the date 2026-02-31; the text says which.
-        where, problem = "", str(fault)
-    raise ConfigFaults([f"the file: {where}{problem}, expected plain YAML"])
-
-
-def _is_huge(data: Any) -> bool:
-    """Whether aliases (or a hand) make more of the file than any settings need."""
-    waiting, seen = [data], 0
-    while waiting and seen <= _MOST_VALUES:
-        value = waiting.pop()
-        seen += 1
-        if isinstance(value, (dict, list)):
-            waiting += value.values() if isinstance(value, dict) else value
-    return seen > _MOST_VALUES
 
 
 def _as_far_as_readable(data: Any) -> Config:
@@ -282,51 +239,6 @@ def local_path(url: str) -> str:
     """The folder of a `local:` address, given with or without slashes before it."""
     rest = url.removeprefix("local:")
     return "/" + rest.lstrip("/") if rest.startswith("///") else rest.removeprefix("//")
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-_PATHS = frozenset({"kill_switch_file", "key_file", "ca_file"})
-"""Settings that name a file because the file is wanted, not its text."""
-
-
-def _complete(
-    value: Any, path: str, folder: Path, environment: Mapping[str, str], lines: list[str]
-) -> Any:
-    """Put in the environment's values and the contents of `*_file` secrets."""
-    if isinstance(value, str):
-        for name in _VARIABLE.findall(value):
-            if name not in environment:
-                lines.append(
-                    f"{path}: found ${{{name}}}, expected that variable in the environment"
-                )
-        return _VARIABLE.sub(lambda found: environment.get(found.group(1), ""), value)
-    if isinstance(value, list):
-        return [
-            _complete(item, f"{path}[{i}]", folder, environment, lines)
-            for i, item in enumerate(value)
-        ]
-    if not isinstance(value, dict):
-        return value
-    whole = {
-        key: _complete(item, f"{path}.{key}" if path else str(key), folder, environment, lines)
-        for key, item in value.items()
-    }
-    for key in [k for k in whole if isinstance(k, str) and k.endswith("_file")]:
-        if key in _PATHS or not isinstance(whole[key], str):
-            continue
-        name = key.removesuffix("_file")
-        at = f"{path}.{key}" if path else key
-        if name in whole:
-            lines.append(f"{at}: found both {name} and {key}, expected one of them")
-        try:
-            whole[name] = (folder / whole.pop(key)).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as fault:
-            reason = getattr(fault, "strerror", None) or "it is not a text"
-            lines.append(f"{at}: cannot be read ({reason}), expected a file that holds the secret")
-            whole[name] = ""
-    return whole
 
 
 def _faults_beyond_types(config: Config) -> Iterator[str]:
