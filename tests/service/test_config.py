@@ -170,7 +170,7 @@ digest: abc
         ("storage_file: ''", "storage_file: cannot be read"),
         ("storage_file: \"a\\0b\"", "storage_file: cannot be read"),
         ("storage: sqlite:///x\nstorage_file: nofile", "storage_file: found both storage and"),
-        ("x: 1\nx: 2", "the file: line 2: found the key 'x' twice"),
+        ("x: 1\nx: 2", "the file: line 3: found the key 'x' twice"),
         ("a: &a [*a]", "the file: found over 100000 values"),
         ("a: " + "[" * 3000, "the file: found lists or mappings nested too deeply"),
         ("a: [", "the file: line 2: "),
