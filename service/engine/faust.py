@@ -31,6 +31,7 @@ from faust.assignor.leader_assignor import LeaderAssignor
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
+from prometheus_client import Gauge
 
 from service.clock import Clock
 from service.crash import crash_point
@@ -89,8 +90,9 @@ class FaustHost:
     def _group(self, group: str) -> Served:
         if group not in self._served:
             retry = Retry(group, self._metrics.errors, self._stopping)
+            lag = self._metrics.lag_s.labels(stage=group)
             self._served[group] = Served(
-                group, self._cluster, self._clock, retry, self._stopping, self._session_s
+                group, self._cluster, self._clock, lag, retry, self._stopping, self._session_s
             )
         return self._served[group]
 
@@ -103,6 +105,7 @@ class Served:
         group: str,
         cluster: Cluster,
         clock: Clock,
+        lag: Gauge,
         retry: Retry,
         stopping: asyncio.Event,
         session_s: float,
@@ -112,6 +115,7 @@ class Served:
         self._group = group
         self._cluster = cluster
         self._clock = clock
+        self._lag = lag
         self._retry = retry
         self._stopping = stopping
         self._session_s = session_s
@@ -145,6 +149,7 @@ class Served:
                     raise self._gap
                 if app.crashed:
                     raise app.crash_reason or RuntimeError("Faust crashed without a reason")
+                self._lag.set(self._lag_s(self._assignment()))
                 await asyncio.sleep(LOOK_S)
         finally:
             self._app = None

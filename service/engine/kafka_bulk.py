@@ -29,11 +29,11 @@ class BulkWorker:
         """Tell the handler what was committed of these streams, and where they begin and end."""
         parts = {TopicPartition(self._cluster.real(t), share.partition): t for t in share.topics}
         found = await self._cluster.committed(self._group, list(parts))
-        committed = {
-            parts[part]: at
-            for part, at in found.items()
-            if at.stream == share.ends[parts[part]].stream
-        }
+        committed = {}
+        for part, at in found.items():
+            stream = share.ends[parts[part]].stream
+            if at.stream in (stream, ""):  # none: an operator moved it with Kafka's own tools
+                committed[parts[part]] = at._replace(stream=stream)
         return await self._handler.assign(share.partition, committed, dict(share.ends))
 
     async def take(self, share: Share, fetched: Fetched) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiokafka.errors
@@ -41,8 +41,11 @@ from service.engine.base import TOPICS, EngineFault, Position, TopicState
 MAX_MESSAGE_BYTES = 1 << 20
 """Largest message (and compressed batch) of a topic; consumers can be held to no smaller one."""
 
-ATTEMPTS, RETRY_S = 50, 0.2
-"""How often, and after which pause in seconds, a question to the cluster is asked again."""
+ANSWER_S, RETRY_S = 30.0, 0.2
+"""How long, and after which pauses, a question to the cluster is asked again; seconds."""
+
+REQUEST_MS = 10_000
+"""Time limit of one question, milliseconds."""
 
 DENIED = (
     aiokafka.errors.TopicAuthorizationFailedError,
@@ -205,8 +208,8 @@ class Cluster:
         EngineFault
             When no broker answers, or it refuses us.
         """
-        self._client = AIOKafkaClient(**self.settings)
-        self._admin = AIOKafkaAdminClient(**self.settings)
+        self._client = AIOKafkaClient(**self.settings, request_timeout_ms=REQUEST_MS)
+        self._admin = AIOKafkaAdminClient(**self.settings, request_timeout_ms=REQUEST_MS)
         try:
             await self._client.bootstrap()
             await self._admin.start()
@@ -271,11 +274,12 @@ class Cluster:
             kind = aiokafka.errors.for_code(code)
             if code and kind is not aiokafka.errors.TopicAlreadyExistsError:
                 raise EngineFault(f"topic {name} cannot be made: {text or kind.__name__}")
-        for _ in range(ATTEMPTS):  # brokers hear of it one after the other
-            if all(about.partitions for about in (await self.describe(missing)).values()):
-                return
-            await asyncio.sleep(RETRY_S)
-        raise EngineFault(f"topics {', '.join(missing)} were made, but no broker shows them yet")
+        try:
+            async with asyncio.timeout(ANSWER_S):  # brokers hear of it one after the other
+                while not all(f.partitions for f in (await self.describe(missing)).values()):
+                    await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            raise EngineFault(f"topics {', '.join(missing)} were made, but do not show") from None
 
     async def states(self, wanted: int) -> list[TopicState]:
         """All topics of `TOPICS` as they are."""
@@ -307,18 +311,26 @@ class Cluster:
     async def _ask(self, request: Any) -> Any:
         return await self._retry(lambda: self._client.send(self._client.get_random_node(), request))
 
-    async def _retry(self, call: Any) -> Any:
+    async def _retry(self, call: Callable[[], Awaitable[Any]]) -> Any:
         # A cluster that has just started answers "no coordinator" until it made its offsets topic.
-        for left in reversed(range(ATTEMPTS)):
-            if self._client is None:
-                raise EngineFault("the Kafka engine is not started")
-            try:
-                return await call()
-            except aiokafka.errors.KafkaError as fault:
-                if not left or not fault.retriable:
-                    raise
-                await asyncio.sleep(RETRY_S)
-                await self._client.force_metadata_update()
+        fault: Exception | None = None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while self._client is not None:
+                    try:
+                        return await call()
+                    except aiokafka.errors.KafkaError as raised:
+                        if not raised.retriable:
+                            raise
+                        fault = raised
+                    await asyncio.sleep(RETRY_S)
+                    await self._client.force_metadata_update()
+        except TimeoutError:
+            said = f": {_said(fault)}" if fault else ""
+            raise EngineFault(
+                f"Kafka at {self.bootstrap} gave no answer in {ANSWER_S:g} s{said}"
+            ) from fault
+        raise EngineFault("the Kafka engine is not started, or stopped already")
 
 
 def client_settings(bootstrap: str, security: Mapping[str, Any], instance: str) -> dict[str, Any]:

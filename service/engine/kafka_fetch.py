@@ -6,10 +6,11 @@ positions are our own (`Share.next`). After any error the consumer is set back t
 that do not begin there are not handed over.
 
 How. A hole can be the log's own (compaction, transaction markers). It is believed when a second
-fetch, begun at our position, begins at the same message. A fetch that raises is repeated message by
-message, partition by partition, until the one batch that cannot be decoded is alone; that one is
-skipped, loudly, after `POISON_TRIES`: its partition must not stall for ever, and what it held is on
-the broker's disk, at the offsets the error names.
+fetch, begun at our position, begins at the same message. When a fetch raises, every partition is
+suspect and is read message by message until it has given `MAX_RECORDS` or all it has; so the one
+batch that cannot be decoded ends up alone. It is skipped, loudly, after `POISON_TRIES`: its
+partition must not stall for ever, and what it held is on the broker's disk, at the offsets the
+error names.
 
 Refused here: skipping where a codec is missing on this machine, which is no fault of the batch.
 """
@@ -25,7 +26,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from service.engine.base import EngineFault
-from service.engine.kafka_client import DENIED, Cluster
+from service.engine.kafka_client import Cluster
 from service.engine.kafka_poison import batch_end
 from service.engine.kafka_share import Share
 from service.engine.retry import Retry
@@ -38,12 +39,13 @@ MAX_RECORDS = 5000
 POISON_TRIES = 3
 """How often a batch that cannot be decoded is fetched again before it is skipped."""
 PAUSE_S = 0.1
+SUSPECT_WAIT_MS = 50
+"""Longest wait for one message of a suspect partition, milliseconds."""
 
-_NOT_OF_A_BATCH = (
-    aiokafka.errors.KafkaConnectionError,
-    *DENIED,
-    aiokafka.errors.ConsumerStoppedError,
-    TimeoutError,
+_OF_A_BATCH = (
+    aiokafka.errors.CorruptRecordException,
+    aiokafka.errors.RecordTooLargeError,
+    aiokafka.errors.UnsupportedCodecError,
 )
 
 
@@ -63,7 +65,8 @@ class Fetching:
         self._cluster = cluster
         self._retry = retry
         self._metrics = metrics
-        self._careful = 0
+        self._suspects: dict[TopicPartition, int] = {}
+        """How many messages each still has to give to be trusted again."""
         self._tries: dict[TopicPartition, int] = {}
         self._holes: dict[TopicPartition, tuple[int, int]] = {}
 
@@ -76,24 +79,35 @@ class Fetching:
             When positions are out of range; the shares must be opened again.
         EngineFault
             When messages need a codec that this machine lacks.
+        aiokafka.errors.KafkaError
+            When the consumer cannot go on.
         """
         try:
-            if self._careful:
-                await self._fetch_carefully(shares, wait_ms)
-                return
-            got = await self._consumer.getmany(timeout_ms=wait_ms, max_records=MAX_RECORDS)
+            for part in sorted(self._suspects):
+                await self._fetch_suspect(shares, part)
+            await self._fetch_trusted(shares, wait_ms)
         except aiokafka.errors.OffsetOutOfRangeError as fault:
             self.back_to_ours(shares)
             raise OffTheLog({part.partition for part in fault.args[0]}) from fault
-        except (*_NOT_OF_A_BATCH, EngineFault, OffTheLog):
-            raise
-        except Exception as fault:
-            self._retry.failed("fetch", fault)
-            self._careful = MAX_RECORDS
-            self.back_to_ours(shares)
-            await asyncio.sleep(PAUSE_S)
+
+    async def _fetch_trusted(self, shares: Mapping[int, Share], wait_ms: int) -> None:
+        flowing = self._consumer.assignment() - self._consumer.paused()
+        trusted = flowing.difference(self._suspects) if self._suspects else ()
+        if self._suspects and not trusted:
             return
-        self._retry.worked("fetch")
+        try:
+            got = await self._consumer.getmany(
+                *trusted, timeout_ms=wait_ms, max_records=MAX_RECORDS
+            )
+        except Exception as fault:
+            if not _is_of_a_batch(fault):
+                raise
+            self._retry.failed("fetch", fault)
+            self._suspects = dict.fromkeys(flowing, MAX_RECORDS)
+            self.back_to_ours(shares)
+            return
+        if not self._suspects:
+            self._retry.worked("fetch")
         for part, messages in got.items():
             self._sort(shares, part, messages)
 
@@ -123,28 +137,38 @@ class Fetching:
         self._consumer.seek(part, hole[0])
         return False
 
-    async def _fetch_carefully(self, shares: Mapping[int, Share], wait_ms: int) -> None:
-        self._careful -= 1
-        for part in sorted(self._consumer.assignment() - self._consumer.paused()):
+    async def _fetch_suspect(self, shares: Mapping[int, Share], part: TopicPartition) -> None:
+        share = shares.get(part.partition)
+        if share is None or not share.opened or part not in self._consumer.assignment():
+            self._suspects.pop(part)
+            return
+        if part in self._consumer.paused():
+            return
+        while self._suspects.get(part, 0) > 0:
             try:
-                got = await self._consumer.getmany(part, timeout_ms=wait_ms, max_records=1)
-            except (*_NOT_OF_A_BATCH, aiokafka.errors.OffsetOutOfRangeError):
-                raise
-            except aiokafka.errors.UnsupportedCodecError as fault:
-                raise EngineFault(
-                    f"{part.topic} is compressed by a codec that is missing here: {fault}; "
-                    "install cramjam"
-                ) from fault
+                got = await self._consumer.getmany(part, timeout_ms=SUSPECT_WAIT_MS, max_records=1)
             except Exception as fault:
-                share = shares.get(part.partition)
-                if share is not None and share.opened:
-                    await self._undecodable(share, part, fault)
-                continue
+                if not _is_of_a_batch(fault):
+                    raise
+                await self._undecodable(share, part, fault)
+                return
+            if not got:
+                break
+            self._tries.pop(part, None)
+            self._suspects[part] -= 1
             for messages in got.values():
-                self._tries.pop(part, None)
                 self._sort(shares, part, messages)
+        highwater = self._consumer.highwater(part)
+        at = share.next[self._cluster.logical(part.topic)]
+        if self._suspects[part] <= 0 or (highwater is not None and at >= highwater):
+            self._suspects.pop(part)
 
     async def _undecodable(self, share: Share, part: TopicPartition, fault: Exception) -> None:
+        if isinstance(fault, aiokafka.errors.UnsupportedCodecError):
+            raise EngineFault(
+                f"{part.topic} is compressed by a codec that is missing here: {fault}; "
+                "install cramjam"
+            ) from fault
         topic = self._cluster.logical(part.topic)
         at = share.next[topic]
         tries = self._tries[part] = self._tries.get(part, 0) + 1
@@ -152,9 +176,23 @@ class Fetching:
             end = await batch_end(self._cluster, part, at)
             share.next[topic] = end
             self._tries.pop(part)
+            self._suspects.pop(part)
             self._metrics.rejected.labels(stage="engine", reason="undecodable_batch").inc()
-            log.error("a batch that cannot be decoded is skipped", topic=part.topic,
-                      partition=part.partition, first=at, last=end - 1, exc_info=fault)  # fmt: skip
+            log.error(
+                "a batch that cannot be decoded is skipped",
+                topic=part.topic,
+                partition=part.partition,
+                first=at,
+                last=end - 1,
+                exc_info=fault,
+            )
         else:
             await asyncio.sleep(PAUSE_S)
         self._consumer.seek(part, share.next[topic])
+
+
+def _is_of_a_batch(fault: Exception) -> bool:
+    """Whether messages are at fault and not the cluster, the group or a codec of ours."""
+    if isinstance(fault, aiokafka.errors.KafkaError):
+        return isinstance(fault, _OF_A_BATCH)
+    return not isinstance(fault, (OSError, EngineFault, OffTheLog))

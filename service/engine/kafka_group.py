@@ -45,6 +45,9 @@ FETCH_WAIT_MS = 100
 """Longest wait of a broker for messages, so also until a resumed partition is fetched, ms."""
 LOOK_EVERY_S = 5.0
 """How often the topics' ids are asked for, seconds."""
+HEARTBEATS = 6
+"""Heartbeats in a session. Members hear of a rebalance only by the answer to one, so a takeover
+takes a session and one of these."""
 STUCK_S = 120.0
 """Joining or fetching that takes longer gets a new consumer, seconds."""
 COMMIT_S = 30.0
@@ -152,7 +155,7 @@ class Group:
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=round(self._session_s * 1000),
-            heartbeat_interval_ms=round(self._session_s * 1000 / 3),
+            heartbeat_interval_ms=round(self._session_s * 1000 / HEARTBEATS),
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_max_bytes=16 << 20,
             # So long a topic that was made again, or has grown, may go unseen.
@@ -207,7 +210,7 @@ class Group:
             )
         if self._clock.monotonic_s() - before_s > self._session_s:
             log.warning("stood still longer than the session", group=self.name)
-            await asyncio.sleep(self._session_s / 3)
+            await asyncio.sleep(2 * self._session_s / HEARTBEATS)
         looked = await self._look()
         await self._settle_commit()
         async with self._turn:

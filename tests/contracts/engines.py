@@ -117,10 +117,10 @@ class KafkaBench:
     settle_s = 15.0
     takeover_s = 8.0
 
-    def __init__(self, bootstrap: str, path: Path) -> None:
+    def __init__(self, bootstrap: str, path: Path, storage: str | None = None) -> None:
         self._bootstrap = bootstrap
         self._prefix = f"t{uuid.uuid4().hex[:12]}."
-        self._path = path
+        self._storage = storage or f"sqlite:///{path / 'storage.db'}"
         self.checkpoints = open_checkpoints(self.address())
 
     async def engine(self) -> Engine:
@@ -160,7 +160,7 @@ class KafkaBench:
             "bootstrap": self._bootstrap,
             "prefix": self._prefix,
             "partitions": self.partitions,
-            "storage": f"sqlite:///{self._path / 'storage.db'}",
+            "storage": self._storage,
         }
 
 

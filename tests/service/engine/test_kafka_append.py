@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,7 @@ async def test_no_answer_is_unknown_and_memory_stays_bounded(broker: Broker) -> 
     await appender.append("commands", [Message(b"m", b"0")])
 
     os.killpg(broker._process.child.pid, signal.SIGSTOP)
+    await wait_until_async(lambda: _stands_still(broker._process.child.pid), 5)
     for _ in range(3):
         with pytest.raises(Unacknowledged, match=r"1 messages for .*commands within 1 s; whether"):
             await appender.append("commands", [Message(b"m", b"1")])
@@ -108,6 +110,11 @@ async def test_no_answer_is_unknown_and_memory_stays_bounded(broker: Broker) -> 
     # What was given up was delivered all the same, once, before what was said later.
     assert [b"0", b"1", b"2"] == list(dict.fromkeys(values))
     assert 1 == values.count(b"1")
+
+
+def _stands_still(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
 
 
 async def test_a_cancelled_append_leaves_the_next_one_whole(kafka: str) -> None:
