@@ -5,8 +5,10 @@ well. But once it is said to be unlabelled no outcome may label it any more, als
 that is done again after a crash. So a step only decides up to which second rows expire, and stores
 that with its own changes; the next steps say them.
 
-How. While a topic still reads what was there at assignment, nothing expires beyond the event time
-it has come to: its outcomes may lie unread.
+How. While a topic still reads what was there at assignment, or brought events a moment ago, nothing
+expires beyond the event time it has come to: a recording is read faster than it was lived, and the
+outcomes of its predictions may lie unread. For the same reason a watermark counts only once it has
+stood for a moment. A feed of labels that stops is no longer waited for.
 
 A row is due at the first whole second at or after its horizon; rows of one model in their order.
 """
@@ -85,8 +87,12 @@ def due_parked(part: Partition, until_s: int) -> list[bytes]:
 
 def frontier_ms(part: Partition) -> int:
     """Event time up to which all topics were read."""
-    behind = [part.seen_ms[t] for t in part.taken if part.taken[t] < part.until[t]]
-    return min([part.watermark_ms, *behind])
+    behind = [
+        part.seen_ms[topic]
+        for topic in part.taken
+        if part.taken[topic] < part.until[topic] or topic in part.busy
+    ]
+    return min([part.watermark_ms, part.settled_ms, *behind])
 
 
 def end_fold(part: Partition, window: Window) -> None:

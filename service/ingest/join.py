@@ -6,8 +6,10 @@ complete pairs; after a crash one may be said again, under the same name.
 
 How. A prediction is kept until its horizon; an outcome that comes first is parked. The first
 outcome makes the pair. A later one is a correction: it is counted and logged but changes nothing,
-or the ground of a decision could move after the decision. An outcome beyond the horizon is late:
-counted, not paired. A window is joined as columns; only what is odd is looked at one by one.
+or the ground of a decision could move after the decision. When the first one was observed beyond
+the horizon it is late: counted, and the prediction stays unlabelled for good, for what counts must
+not depend on which of two topics was read faster. A window is joined as columns; only what is odd
+is looked at one by one.
 
 A pair is named by the event that completed it. When the state is built again from the log (`fold`),
 which one that was follows from the committed offsets: an outcome below them met a prediction above
@@ -37,7 +39,15 @@ from service.ingest.models import (
     Named,
     unit_hash,
 )
-from service.ingest.pending import FAILED, ROW, TEXT_LABEL, TEXT_VALUE, WAITING, Rows
+from service.ingest.pending import (
+    FAILED,
+    ROW,
+    TEXT_LABEL,
+    TEXT_VALUE,
+    WAITING,
+    Labels,
+    Rows,
+)
 from service.ingest.state import OUTCOMES, PREDICTIONS, Blob, Parked, Partition, Said, Taken, Window
 
 LAST_S = (1 << 32) - 2
@@ -161,19 +171,31 @@ def _meet_parked(part: Partition, window: Window, key: bytes, row: Ints) -> None
     del part.parked[key]
     window.parked.add(key)
     served_ms, model = (int(part.pending.rows[name][row[0]]) for name in ("served_ms", "model"))
-    if parked.observed_ms - served_ms > part.models.horizon_ms[model]:
-        part.models.count(model, LATE)
-        return
+    late = parked.observed_ms - served_ms > part.models.horizon_ms[model]
     label = part.texts.encode([parked.label])
-    cost = np.array([parked.cost], np.float64)
-    observed_ms = np.array([parked.observed_ms], np.int64)
-    part.pending.label(row, label.numbers, label.is_text, observed_ms, cost)
-    complete(part, window, PREDICTIONS, part.pending.rows["offset"][row], row)
+    given = Labels(
+        label.numbers, label.is_text, np.array([parked.observed_ms]),
+        np.array([parked.cost], np.float64), np.array([late]),
+    )  # fmt: skip
+    _give(part, window, PREDICTIONS, (part.pending.rows["offset"][row], row), given)
+
+
+def _give(part: Partition, window: Window, topic: str, pairs: tuple[Ints, Ints], given: Labels
+          ) -> None:  # fmt: skip
+    """Label waiting rows; those in time make pairs, named by events of `topic`."""
+    names, rows = pairs
+    part.pending.label(rows, given)
+    window.labels.append(rows)
+    if given.late.any():
+        for model in part.pending.rows["model"][rows[given.late]].tolist():
+            part.models.count(model, LATE)
+        names, rows = names[~given.late], rows[~given.late]
+    if len(rows):
+        complete(part, window, topic, names, rows)
 
 
 def complete(part: Partition, window: Window, topic: str, names: Ints, rows: Ints) -> None:
     """Note pairs that an event of `topic` completed."""
-    window.labels.append(rows)
     if part.fold is None:
         window.labelled[topic].append((names, rows))
         return
@@ -194,40 +216,28 @@ def take_outcomes(part: Partition, window: Window, batch: Taken) -> None:
     labels = part.texts.encode([event.label for event in batch.events])
     costs = np.array([event.cost for event in batch.events], np.float64)
     held = part.pending.rows[rows]  # any row where there is none
-    in_time = batch.times_ms - held["served_ms"] <= part.models.horizon_ms[held["model"]]
-    clean = (rows >= 0) & (held["state"] == WAITING) & in_time
+    late = batch.times_ms - held["served_ms"] > part.models.horizon_ms[held["model"]]
+    clean = (rows >= 0) & (held["state"] == WAITING)
     if len(set(ids)) < len(ids):
         clean &= _first_of_each(ids)
     good = np.flatnonzero(clean)
     if len(good):
-        met = rows[good]
-        part.pending.label(
-            met, labels.numbers[good], labels.is_text[good], batch.times_ms[good], costs[good]
-        )
-        complete(part, window, OUTCOMES, batch.offsets[good], met)
-    if len(good) < len(ids):
-        for at in np.flatnonzero(~clean).tolist():
-            if rows[at] < 0:
-                _park(part, window, ids[at], batch, at)
-            else:
-                _take_odd(part, window, batch, at, rows[at : at + 1])
+        given = Labels(labels.numbers, labels.is_text, batch.times_ms, costs, late)
+        _give(part, window, OUTCOMES, (batch.offsets[good], rows[good]), given.take(good))
+    for at in np.flatnonzero(~clean).tolist() if len(good) < len(ids) else ():
+        if rows[at] < 0:
+            _park(part, window, ids[at], batch, at)
+        else:
+            _take_second(part, window, batch.events[at], int(rows[at]))
 
 
-def _take_odd(part: Partition, window: Window, batch: Taken, at: int, row: Ints) -> None:
-    """Take in an outcome that is late, or not the first of its prediction."""
-    held, event = part.pending.rows[row][0], batch.events[at]
-    model = int(held["model"])
+def _take_second(part: Partition, window: Window, event: Outcome, row: int) -> None:
+    """Take in an outcome of a prediction that has one."""
+    held = part.pending.rows[row]
     label = part.texts.encode([event.label])
-    if held["state"] != WAITING:
-        was_text = bool(held["flags"] & TEXT_LABEL)
-        same = held["label"] == label.numbers[0] and was_text == bool(label.is_text[0])
-        _count_second(part, window, model, same)
-    elif batch.times_ms[at] - held["served_ms"] > part.models.horizon_ms[model]:
-        part.models.count(model, LATE)
-    else:  # the first of this window was late, this one is not
-        cost = np.array([event.cost], np.float64)
-        part.pending.label(row, label.numbers, label.is_text, batch.times_ms[at : at + 1], cost)
-        complete(part, window, OUTCOMES, batch.offsets[at : at + 1], row)
+    was_text = bool(held["flags"] & TEXT_LABEL)
+    same = bool(held["label"] == label.numbers[0]) and was_text == bool(label.is_text[0])
+    _count_second(part, window, int(held["model"]), same)
 
 
 def _count_second(part: Partition, window: Window, model: int | None, same: bool) -> None:

@@ -108,9 +108,7 @@ def observations(part: Partition, window: Window, sampler: Sampler) -> list[tupl
 
 def tick(part: Partition) -> bytes:
     """A message without a model: it only moves the watermark."""
-    return pack(
-        Observations("", part.number, part.streams, part.watermark_ms, [], [], [], {})
-    )
+    return pack(Observations("", part.number, part.streams, part.watermark_ms, [], [], [], {}))
 
 
 def _sorted(said: Said, texts: Texts) -> Sorted:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ ROW = np.dtype([
 ])  # fmt: skip
 """One prediction. Packed, not aligned: eight bytes a row are worth more than speed here."""
 
-WAITING, LABELLED, SAID = 0, 1, 2
+WAITING, LABELLED, SAID, LATE = 0, 1, 2, 3
+"""State of a row: `LATE` met its outcome after its horizon, and is unlabelled for good."""
+
 TEXT_VALUE, TEXT_LABEL, FAILED, CLOSED = 1, 2, 4, 8
 """Flags: `value` or `label` is a code of `Texts`; the request failed; no outcome finds the row."""
 
@@ -70,6 +72,20 @@ class Piece(NamedTuple):
     """Its first row within the slab."""
     take: Ints
     """Which of the added rows."""
+
+
+class Labels(NamedTuple):
+    """Outcomes as columns, in the order of the rows they belong to."""
+
+    label: NDArray[np.float64]
+    is_text: NDArray[np.bool_]
+    observed_ms: Ints
+    cost: NDArray[np.float64]
+    late: NDArray[np.bool_]
+
+    def take(self, keep: Any) -> Labels:
+        """Those at these places."""
+        return Labels(*(column[keep] for column in self))
 
 
 class Pending:
@@ -154,15 +170,14 @@ class Pending:
             array.resize((had + more) * SLAB, refcheck=False)
         self._free.extend(range(had + more - 1, had - 1, -1))
 
-    def label(self, rows: Ints, label: NDArray[np.float64], is_text: NDArray[np.bool_],
-              observed_ms: Ints, cost: NDArray[np.float64]) -> None:  # fmt: skip
+    def label(self, rows: Ints, given: Labels) -> None:
         """Give waiting rows their outcome."""
-        self.rows["label"][rows] = label
-        self.rows["observed_ms"][rows] = observed_ms
-        self.rows["cost"][rows] = cost
-        self.rows["state"][rows] = LABELLED
-        if is_text.any():
-            self.rows["flags"][rows[is_text]] |= TEXT_LABEL
+        self.rows["label"][rows] = given.label
+        self.rows["observed_ms"][rows] = given.observed_ms
+        self.rows["cost"][rows] = given.cost
+        self.rows["state"][rows] = np.where(given.late, LATE, LABELLED)
+        if given.is_text.any():
+            self.rows["flags"][rows[given.is_text]] |= TEXT_LABEL
 
     def close(self, until_s: int) -> Ints:
         """Take rows that are due out of the index; returns all that are due, by offset."""

@@ -24,7 +24,7 @@ import heapq
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,17 +34,22 @@ from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
 from service.ingest.find import Ints, hashes_of
 from service.ingest.pending import (
     CLOSED,
+    LATE,
     NEVER,
     ROW,
     SLAB,
     TEXT_LABEL,
     TEXT_VALUE,
+    Labels,
     Rows,
 )
 from service.ingest.state import Blob, Mark, Parked, Partition, Run, Window
 from service.ingest.texts import Values
 
 MEMTABLE_BYTES = 8 << 20
+
+LABEL_DTYPES = ("<i8", "<f8", "|b1", "<i8", "<f8", "|b1")
+"""Offset, label, whether it is a text, observed, cost, whether it came late."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _META = b"m"
@@ -76,7 +81,7 @@ class Changes(NamedTuple):
 _metas = msgspec.msgpack.Decoder(Meta)
 _parked = msgspec.msgpack.Decoder(Parked)
 _rows = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, list[str], int])
-_labels = msgspec.msgpack.Decoder(tuple[int, bytes, bytes, bytes, bytes, bytes, list[str]])
+_labels = msgspec.msgpack.Decoder(tuple[int, int, list[bytes], list[str]])
 
 
 def changes_of(part: Partition, window: Window) -> Changes:
@@ -123,10 +128,11 @@ def _pack_labels(part: Partition, places: Ints) -> tuple[bytes, bytes]:
     rows = part.pending.rows[places]
     max_due_s = int(rows["due_s"].max())
     _add_run(part.runs, Run(part.seq, part.seq, max_due_s, len(rows)))
-    columns = [rows[name].tobytes() for name in ("offset", "label", "observed_ms", "cost")]
-    is_text = (rows["flags"] & TEXT_LABEL) > 0
+    is_text, late = (rows["flags"] & TEXT_LABEL) > 0, rows["state"] == LATE
+    columns = [rows["offset"], rows["label"], is_text, rows["observed_ms"], rows["cost"], late]
     texts = _texts_of(part, rows, "label", TEXT_LABEL)
-    return _label_key(part.seq), _encode((max_due_s, *columns, is_text.tobytes(), texts))
+    packed = (max_due_s, len(rows), [column.tobytes() for column in columns], texts)
+    return _label_key(part.seq), _encode(packed)
 
 
 def _texts_of(part: Partition, rows: Rows, column: str, flag: int) -> list[str]:
@@ -225,11 +231,19 @@ class Store:
         places = places[np.argsort(rows["offset"][places])]
         offsets = rows["offset"][places]
         for key, value in self._under(b"l"):
-            max_due_s, *columns, is_text, texts = _labels.decode(value)
+            max_due_s, count, columns, texts = _labels.decode(value)
             seq = int.from_bytes(key[1:], "big")
-            _label_rows(part, places, offsets, (columns, is_text, texts))
-            count = len(is_text)
             _add_run(part.runs, Run(seq, seq, max_due_s, count))
+            offset, label, *rest = (
+                np.frombuffer(data, dtype)
+                for data, dtype in zip(columns, LABEL_DTYPES, strict=True)
+            )
+            if texts:
+                label = label.copy()
+                label[rest[0]] = part.texts.encode(texts).numbers
+            at = np.minimum(np.searchsorted(offsets, offset), len(offsets) - 1)
+            there = offsets[at] == offset  # the others died with their slab
+            part.pending.label(places[at[there]], Labels(label, *rest).take(there))
 
     def _load_parked(self, part: Partition) -> None:
         found = [(_parked.decode(value), key[1:]) for key, value in self._under(b"p")]
@@ -237,24 +251,6 @@ class Store:
             part.parked[key] = parked
         part.parked_due = [(parked.due_s, key) for parked, key in found]
         heapq.heapify(part.parked_due)
-
-
-def _label_rows(part: Partition, places: Ints, offsets: Ints, blob: tuple[Any, bytes, list[str]]
-                ) -> None:  # fmt: skip
-    columns, is_text_data, texts = blob
-    offset, label, observed_ms, cost = (
-        np.frombuffer(data, dtype)
-        for data, dtype in zip(columns, ("<i8", "<f8", "<i8", "<f8"), strict=True)
-    )
-    is_text = np.frombuffer(is_text_data, np.bool_)
-    if texts:
-        label = label.copy()
-        label[is_text] = part.texts.encode(texts).numbers
-    at = np.minimum(np.searchsorted(offsets, offset), len(offsets) - 1)
-    there = offsets[at] == offset  # the others died with their slab
-    part.pending.label(
-        places[at[there]], label[there], is_text[there], observed_ms[there], cost[there]
-    )
 
 
 def _close_ended(part: Partition) -> None:

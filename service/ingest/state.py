@@ -107,6 +107,10 @@ class Partition:
     """Rows of the intent that are still to be said, by offset."""
     due_parked: list[bytes] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    busy: frozenset[str] = frozenset()
+    """Topics that brought events a moment ago: there may be more of their past to read."""
+    settled_ms: int = 2**62
+    """The watermark of a moment ago: outcomes logged since may not have been read."""
     fold: Fold | None = None
 
     def is_behind(self) -> bool:

@@ -12,6 +12,7 @@ Refused here: deciding anything. Joining, expiry and naming are pure and lie bes
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,9 @@ log = structlog.get_logger(__name__)
 
 LONGEST_STEP_S = 5.0
 """Most that one tick moves time: a process that slept must not let predictions expire unread."""
+BUSY_S = 2.0
+"""A topic that brought events within so many seconds may hold more of the past."""
+
 QUIET_TICKS = 30
 """After so many ticks without a message there is nothing left to catch up with: what is missing up
 to the end of a topic are markers, not messages."""
@@ -61,6 +65,18 @@ class Held:
     unstored: Changes | None = None
     positions: dict[str, Position] = field(default_factory=dict)
     broken: bool = False
+    fed_s: dict[str, float] = field(default_factory=dict)
+    """When each topic last brought an event that was accepted."""
+    marks: deque[tuple[float, int]] = field(default_factory=deque)
+    """(when, watermark), of the last moments."""
+
+    def settled_ms(self, now_s: float) -> int:
+        """The watermark as it was `BUSY_S` ago; 0 before this process knows one."""
+        self.marks.append((now_s, self.part.watermark_ms))
+        while len(self.marks) > 1 and self.marks[1][0] <= now_s - BUSY_S:
+            self.marks.popleft()
+        at_s, watermark_ms = self.marks[0]
+        return watermark_ms if at_s <= now_s - BUSY_S else 0
 
 
 class IngestWorker:
@@ -130,9 +146,7 @@ class IngestWorker:
     async def _open(self, where: Where, committed: Mapping[str, Position]) -> Held:
         known = {t: rebuild.Committed(at.offset, at.note) for t, at in committed.items()}
         try:
-            part, store = await asyncio.to_thread(
-                reopen, self._root, where, known, self._policies
-            )
+            part, store = await asyncio.to_thread(reopen, self._root, where, known, self._policies)
         except StateFault as fault:
             raise EngineFault(str(fault)) from fault
         log.info("partition_opened", partition=where.partition, rows=part.pending.count,
@@ -174,9 +188,12 @@ class IngestWorker:
             measure_received(self._metrics, len(batch.values), received.unknown_fields)
             letters += [self._letter(batch, at, reason) for at, reason in received.refused]
             pages += self._pages(batch, received, now_s)
-            taken.setdefault(batch.topic, []).append(
-                take.Batch(_accepted(batch, received), batch.offsets[-1] + 1)
-            )
+            accepted = _accepted(batch, received)
+            if len(accepted.times_ms):
+                held.fed_s[batch.topic] = now_s
+            taken.setdefault(batch.topic, []).append(take.Batch(accepted, batch.offsets[-1] + 1))
+        part.busy = frozenset(t for t, at_s in held.fed_s.items() if now_s - at_s < BUSY_S)
+        part.settled_ms = held.settled_ms(now_s)
         window = take.step(part, taken, self._passed_ms(held, now_s, bool(batches)))
         letters += self._late_letters(part, window, batches)
         said = [Message(key, value) for key, value in observations(part, window, held.sampler)]
