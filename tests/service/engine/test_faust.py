@@ -86,6 +86,7 @@ async def test_what_was_not_done_at_a_stop_comes_again(kafka: str) -> None:
     assert b"2" == calls[-4]
 
 
+@pytest.mark.e2e
 async def test_a_handler_that_fails_for_long_keeps_its_partition(kafka: str) -> None:
     """If this breaks, a platform that is down for a minute makes commands jump between workers."""
     bench = Bench(kafka)

@@ -73,6 +73,7 @@ async def test_what_cannot_be_written_is_said_before_anything_is(kafka: str) -> 
     await engine.stop()
 
 
+@pytest.mark.e2e
 async def test_no_answer_is_unknown_and_memory_stays_bounded(broker: Broker) -> None:
     """If this breaks, a broker that is away for an hour is taken for a refusal, or fills memory."""
     if not isinstance(broker, JavaBroker) or broker._process is None:

@@ -202,6 +202,7 @@ async def test_every_codec_is_read(kafka: str, codec: str) -> None:
     assert [b"%d" % n for n in range(50)] == taker.values("predictions")
 
 
+@pytest.mark.e2e
 async def test_a_torn_batch_is_skipped_alone(broker: Broker) -> None:
     """If this breaks, one bad sector stops a partition for ever, or takes good events with it."""
     if not isinstance(broker, JavaBroker):
@@ -234,6 +235,7 @@ def _tear(folder: Path, text: bytes) -> None:
         file.write(bytes([data[at] ^ 0xFF]))
 
 
+@pytest.mark.e2e
 async def test_a_broker_that_dies_is_waited_for(broker: Broker) -> None:
     """If this breaks, a restart of Kafka needs a restart of rollbackd, or loses events."""
     bench = Bench(broker.bootstrap)
