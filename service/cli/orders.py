@@ -87,7 +87,8 @@ async def _hold(config: Config, model: str, active: bool, reason: str, for_ms: i
         now_ms = parts.clock.now_ms()
         made = Hold(model=model, active=active, reason=reason, actor=actor(), at=now_ms,
                     until=None if for_ms is None else now_ms + for_ms)  # fmt: skip
-        await asyncio.to_thread(HoldStore(parts.database).set, made)
+        # The store raises `at` where this machine's clock is slow; what it kept is what is told.
+        made = await asyncio.to_thread(HoldStore(parts.database).set, made)
         message = Message(model.encode(), msgspec.json.encode(made))
         await parts.engine.append("holds", [message])
         return made
