@@ -297,6 +297,13 @@ def run_postgres() -> Iterator[str]:
 @contextmanager
 def run_prometheus(config: str, home: Path) -> Iterator[str]:
     """Run Prometheus with `config` (YAML) and its data below `home`; yield its address."""
+    with run_prometheus_process(config, home) as (url, _):
+        yield url
+
+
+@contextmanager
+def run_prometheus_process(config: str, home: Path) -> Iterator[tuple[str, Process]]:
+    """Do what `run_prometheus` does; yield the process as well, to be stopped or killed."""
     binary, port = program("prometheus"), free_port()
     home.mkdir(parents=True, exist_ok=True)
     (home / "prometheus.yml").write_text(config)
@@ -305,4 +312,4 @@ def run_prometheus(config: str, home: Path) -> Iterator[str]:
     with run_process([*command, "--log.level=warn"], home / "log") as process:
         url = f"http://127.0.0.1:{port}"
         process.wait_until(lambda: url_answers(f"{url}/-/ready"), 30, "Prometheus is ready")
-        yield url
+        yield url, process
