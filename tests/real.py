@@ -296,7 +296,10 @@ def run_postgres() -> Iterator[str]:
 
 @contextmanager
 def run_prometheus(config: str, home: Path) -> Iterator[str]:
-    """Run Prometheus with `config` (YAML) and its data below `home`; yield its address."""
+    """Run Prometheus with `config` (YAML) and its data below `home`; yield its address.
+
+    `PORT` in the configuration is its own port.
+    """
     with run_prometheus_process(config, home) as (url, _):
         yield url
 
@@ -306,7 +309,7 @@ def run_prometheus_process(config: str, home: Path) -> Iterator[tuple[str, Proce
     """Do what `run_prometheus` does; yield the process as well, to be stopped or killed."""
     binary, port = program("prometheus"), free_port()
     home.mkdir(parents=True, exist_ok=True)
-    (home / "prometheus.yml").write_text(config)
+    (home / "prometheus.yml").write_text(config.replace("PORT", str(port)))
     command = [binary, f"--config.file={home / 'prometheus.yml'}"]
     command += [f"--storage.tsdb.path={home / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
     with run_process([*command, "--log.level=warn"], home / "log") as process:

@@ -146,7 +146,7 @@ class PrometheusPoller:
             try:
                 client.custom_query(
                     query,
-                    params={"timeout": f"{0.8 * left_s:.3f}s"},
+                    params={"timeout": f"{max(1, round(800 * left_s))}ms"},
                     timeout=left_s,
                 )
             except _Taken as taken:
