@@ -8,6 +8,9 @@ How. Each commit carries a note: which state made it and at which step, and all 
 needs to build it again. Own state is resumed when the note is its own and not newer (after a power
 cut it may be newer), or when there is none.
 
+A resumed state may be one step ahead of its commit. That commit is made up for before another step:
+two steps beyond the last note could not be named alike by a machine that has only the log.
+
 Refused here: guessing. Without a note and without a state the committed offset is the beginning.
 """
 
@@ -94,6 +97,12 @@ def begin(part: Partition, note: Note | None, committed: Mapping[str, Committed]
     part.seen_ms, part.watermark_ms = dict(note.seen_ms), note.watermark_ms
     part.intent, part.ended = note.intent, note.ended
     part.fold = Fold({topic: held.offset for topic, held in committed.items()})
+
+
+def is_committed(part: Partition, committed: Mapping[str, Committed]) -> bool:
+    """Whether the last commit is of this very state, so that a step may follow."""
+    note = _read(committed)
+    return note is not None and (note.by, note.seq) == (part.by, part.seq)
 
 
 def _read(committed: Mapping[str, Committed]) -> Note | None:

@@ -64,6 +64,10 @@ class Held:
     """By topic, what the last step says and has not said yet."""
     unstored: Changes | None = None
     positions: dict[str, Position] = field(default_factory=dict)
+    uncommitted: bool = False
+    """Whether the state was resumed from a step whose positions were never committed."""
+    waiting: list[Batch] = field(default_factory=list)
+    """Messages that wait for that commit."""
     broken: bool = False
     fed_s: dict[str, float] = field(default_factory=dict)
     """When each topic last brought an event that was accepted."""
@@ -109,7 +113,6 @@ class IngestWorker:
         )
         present = {t: at for t, at in committed.items() if at.stream == where.streams.get(t)}
         held = self._held[partition] = await self._open(where, present)
-        held.positions = present
         part = held.part
         wanted = part.taken if part.fold is None else part.fold.settled
         for topic, first in where.first.items():
@@ -121,14 +124,19 @@ class IngestWorker:
     async def handle(self, partition: int, batches: Sequence[Batch]) -> Mapping[str, Position]:
         """Take in one window; without batches, a tick."""
         held = self._held[partition]
+        if held.uncommitted:
+            held.uncommitted, held.waiting = False, list(batches)
+            return dict(held.positions)
         await self._finish(held)
         if held.broken:
             held = await self._open_again(held)
+        batches = [*held.waiting, *batches]
         fresh = [piece for batch in batches if (piece := _unread(held.part, batch)) is not None]
         if fresh or not batches:
             await self._check_places(partition, fresh)
             try:
                 self._step(held, fresh)
+                held.waiting = []
             except BaseException:
                 held.broken = True
                 raise
@@ -152,7 +160,12 @@ class IngestWorker:
         log.info("partition_opened", partition=where.partition, rows=part.pending.count,
                  rebuilding=part.fold is not None)  # fmt: skip
         sampler = Sampler(self._settings.feature_rows_per_s)
-        return Held(where, part, store, sampler, self._clock.monotonic_s())
+        held = Held(where, part, store, sampler, self._clock.monotonic_s())
+        held.positions = dict(committed)
+        if part.fold is None and part.seq:
+            held.positions = _positions(part)
+            held.uncommitted = not rebuild.is_committed(part, known)
+        return held
 
     async def _open_again(self, held: Held) -> Held:
         """Drop a state that a fault of ours left half changed, and read the stored one."""
@@ -163,7 +176,7 @@ class IngestWorker:
             raise EngineFault(
                 f"partition {where.partition} failed while its state was built again; restart"
             )
-        again.positions = held.positions
+        again.waiting = held.waiting
         return again
 
     async def _page_gap(self, partition: int, topic: str, wanted: int, first: int) -> None:
@@ -214,10 +227,7 @@ class IngestWorker:
         held.store.write(held.unstored)
         held.unstored, part = None, held.part
         if part.fold is None:
-            note = rebuild.note_of(part)
-            held.positions = {
-                topic: Position(part.streams[topic], at, note) for topic, at in part.taken.items()
-            }
+            held.positions = _positions(part)
         crash_point("I2")
 
     async def _say(self, topic: str, messages: Sequence[Message]) -> None:
@@ -283,6 +293,11 @@ class IngestWorker:
             fault = self._places.fault(batch.topic, (partition, count), keys, ids)
             if fault is not None:
                 raise EngineFault(fault)
+
+
+def _positions(part: Partition) -> dict[str, Position]:
+    note = rebuild.note_of(part)
+    return {topic: Position(part.streams[topic], at, note) for topic, at in part.taken.items()}
 
 
 def _unread(part: Partition, batch: Batch) -> Batch | None:
