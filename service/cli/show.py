@@ -133,7 +133,7 @@ def show_incident(incident: Incident) -> None:
               f"{incident.state}  ({incident.incident_id})")  # fmt: skip
     out.print(escape(incident.text))
     table = Table("when", "what", "reason", "text", box=box.SIMPLE_HEAD)
-    for entry in incident.entries:
+    for entry in sorted(incident.entries, key=lambda e: e.at):
         table.add_row(to_text(entry.at), entry.kind, escape(entry.reason), escape(entry.text))
     out.print(table)
 

@@ -98,7 +98,7 @@ class Screen:
 
     def _incident(self, incident: Mapping[str, Any]) -> None:
         self.say(f"[bold]Incident {incident['incident_id']}: {incident['state']}[/bold]")
-        for entry in incident["entries"]:
+        for entry in sorted(incident["entries"], key=lambda e: int(e["at"])):
             if entry["kind"] in TELLING:
                 when = to_text(entry["at"])[11:23]
                 self.say(f"  {when}  {entry['kind']:<9} {escape(entry['text'])}")
