@@ -5,10 +5,9 @@ where those lose or invent messages (docs/operations.md). A topic is asked for b
 never creates it: clients ask for creation with every look-up, and a broker that allows it would
 make a misspelt topic in silence.
 
-How. A topic's id (Kafka >= 2.8) is its *stream epoch*: a topic that was deleted and made again has
-another. aiokafka knows no request that carries ids, so version 12 of Metadata is spelt out here.
-A cluster without ids gives its own id instead; a topic made again is then seen only when offsets
-fall out of range.
+How. A topic's id is its *stream epoch*: a topic that was deleted and made again has another
+(`kafka_metadata.py`). A broker that gives topics no id gives the cluster's instead; a topic made
+again is then seen only when offsets fall out of range.
 
 Refused here: creating anything but by `create`, and connecting without host name check.
 """
@@ -24,19 +23,9 @@ import aiokafka.errors
 from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.helpers import create_ssl_context
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import (
-    AbstractType,
-    Boolean,
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Schema,
-    TaggedFields,
-)
 
 from service.engine.base import TOPICS, EngineFault, Position, TopicState
+from service.engine.kafka_metadata import TopicIds
 
 MAX_MESSAGE_BYTES = 1 << 20
 """Largest message (and compressed batch) of a topic; consumers can be held to no smaller one."""
@@ -72,88 +61,6 @@ class Found(NamedTuple):
     stream: str
     partitions: int
     """0: it does not exist."""
-
-
-class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
-    @classmethod
-    def encode(cls, value: bytes) -> bytes:
-        return value
-
-    @classmethod
-    def decode(cls, data: Any) -> bytes:
-        return bytes(data.read(16))
-
-
-_NAME = CompactString("utf-8")
-
-
-class _MetadataResponse12(Response):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 12
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", _NAME),
-                ("port", Int32),
-                ("rack", _NAME),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("cluster_id", _NAME),
-        ("controller_id", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("error_code", Int16),
-                ("topic", _NAME),
-                ("topic_id", _Uuid),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", CompactArray(Int32)),
-                        ("isr", CompactArray(Int32)),
-                        ("offline_replicas", CompactArray(Int32)),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class _MetadataRequest12(RequestStruct):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 12
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _MetadataResponse12
-    SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", _Uuid), ("name", _NAME), ("tags", TaggedFields))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
-    )
-
-
-class _TopicIds(Request[_MetadataRequest12]):  # type: ignore[misc]
-    API_KEY = 3
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-
-    def build(self, request_struct_class: type[_MetadataRequest12]) -> _MetadataRequest12:
-        topics: list[Any] = [(bytes(16), name, {}) for name in self._names]
-        return request_struct_class(topics, False, False, {})
 
 
 class Cluster:
@@ -232,7 +139,7 @@ class Cluster:
         """Describe topics, by our names; a missing one has 0 partitions. Creates nothing."""
         wanted = list(topics)
         by_name = {self.real(topic): topic for topic in wanted}
-        reply = await self._ask(_TopicIds(list(by_name)))
+        reply = await self._ask(TopicIds(list(by_name)))
         found = dict.fromkeys(wanted, Found("", 0))
         for error, name, topic_id, _internal, partitions, _operations, _tags in reply.topics:
             if error:
