@@ -18,6 +18,10 @@ BUSY_S = 30.0
 """How long a writer waits for another one's transaction before it gives up."""
 
 
+IDLE_TRANSACTION_MS = 10_000
+"""PostgreSQL ends a session that does nothing inside a transaction for so long."""
+
+
 class StorageFault(RuntimeError):
     """The database cannot be used; the text says which and what to do."""
 
@@ -56,7 +60,11 @@ def open_database(url: str) -> sa.Engine:
 def _options(target: sa.URL) -> dict[str, Any]:
     if target.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_S, "check_same_thread": False}}
-    return {"pool_size": 5, "max_overflow": 5, "connect_args": {"connect_timeout": 10}}
+    arguments: dict[str, Any] = {"connect_timeout": 10}
+    if "options" not in target.query:
+        # A process that was frozen inside a transaction would hold its locks for ever.
+        arguments["options"] = f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MS}"
+    return {"pool_size": 5, "max_overflow": 5, "connect_args": arguments}
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
