@@ -151,7 +151,7 @@ def schema(
     as_json: AsJson = False,
 ) -> None:
     """Write JSON Schemas of all messages and one AsyncAPI document."""
-    from schemas import documents
+    from service import documents
 
     written = documents.write(folder)
     if as_json:
