@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]`: print the figures of docs/performance.md, one `name: value` a line."""
+"""`python -m bench [NAME …]`: the figures of docs/performance.md, one `name: value` a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-NAMES = ("watch", "local", "latency", "ingest")
+NAMES = ("watch", "local", "latency", "ingest", "rivals")
 
 
 def figures(name: str, kafka: str | None, folder: Path) -> Iterator[tuple[str, str]]:
@@ -18,6 +18,7 @@ def figures(name: str, kafka: str | None, folder: Path) -> Iterator[tuple[str, s
     module: Any = importlib.import_module(f"bench.{name}")
     given: dict[str, list[Any]] = {
         "watch": [], "local": [folder], "latency": [kafka, folder], "ingest": [kafka, folder],
+        "rivals": [kafka, folder],
     }  # fmt: skip
     yield from module.figures(*given[name])
 
@@ -31,7 +32,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rollbackd-bench-")))
         kafka = None
-        if {"latency", "ingest"} & set(wanted):
+        if {"latency", "ingest", "rivals"} & set(wanted):
             from tests.broker import run_broker
 
             kafka = stack.enter_context(run_broker()).bootstrap
