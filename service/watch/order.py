@@ -27,6 +27,9 @@ STRENGTH = {"": 0, "alert": 1, "hold": 2, "rollback": 3}
 APPROVE_WITHIN_MS = 3600 * 1000
 """How long a proposed command can be approved."""
 
+MOST_CLOSED = 50
+"""Closed cases that are remembered per model."""
+
 
 class Wall(NamedTuple):
     """Where and when a shell stands."""
@@ -43,10 +46,11 @@ def open_case(model: Model, judged: Judged, digest: str) -> tuple[Case | None, l
     verdict = judged.verdict
     if not judged.alarmed:
         return None, []
-    incident = ids.incident_id(model.name, verdict.version, verdict.rollout_id)
+    plan = model.plan
+    incident = ids.incident_id(model.name, verdict.version, _episode(model, verdict))
     case = model.cases.get(incident)
     if case is None:
-        plan = model.plan
+        _forget(model)
         target = plan.stable if plan is not None and plan.stable != verdict.version else None
         case = Case(incident, verdict.version, target, verdict.rollout_id, verdict.decided_at)
         model.cases[incident] = case
@@ -59,6 +63,34 @@ def open_case(model: Model, judged: Judged, digest: str) -> tuple[Case | None, l
         if STRENGTH[entry.action] > STRENGTH[case.wanted]:
             case.wanted, case.text = entry.action, sentence_of(entry, model.version(case.version))
     return case, said
+
+
+def _episode(model: Model, verdict: Verdict) -> str:
+    """The rollout as incidents count it: one that begins again under its old id is another one.
+
+    A pipeline that rolls a bad version out a second time under the same `rollout_id` must not find
+    its incident closed and be left alone.
+    """
+    began_ms = model.plan.steps[0][0] if model.plan is not None and model.plan.steps else 0
+    name, number = verdict.rollout_id, 1
+    while True:
+        case = model.cases.get(ids.incident_id(model.name, verdict.version, name))
+        if case is None or not case.closed or began_ms <= case.closed_ms:
+            return name
+        number += 1
+        name = f"{verdict.rollout_id}#{number}"
+
+
+def _forget(model: Model) -> None:
+    """Drop the oldest closed cases, so that a model's state stays small."""
+    closed = [incident for incident, case in model.cases.items() if case.closed]
+    for incident in closed[: max(0, len(closed) - MOST_CLOSED)]:
+        del model.cases[incident]
+
+
+def close(case: Case, model: Model, word: str) -> None:
+    """Nothing more happens in this case."""
+    case.closed, case.closed_ms = word, model.now_ms
 
 
 def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, digest: str) -> Breach:
@@ -138,18 +170,18 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
         return []
     if receipt.status in ("applied", "already_there"):
         if case.action != "rollback":
-            case.closed = "done"
+            close(case, model, "done")
             return []
         case.receipt = receipt
         case.seen = case.seen_bad = case.late_seen = case.late_seen_bad = 0
         return []
     if receipt.status == "superseded":
-        case.closed = "superseded"
+        close(case, model, "superseded")
         return []
     if receipt.status == "expired":
         case.again = True
         return []
-    case.closed = "paged"
+    close(case, model, "paged")
     why = str(receipt.detail.get("reason", receipt.status))
     text = (f"The rollback of {case.version} was {receipt.status} by {receipt.adapter}: {why}. "
             "A person is needed.")  # fmt: skip
@@ -169,7 +201,7 @@ def verify_cases(model: Model, policy: Policy) -> list[Said]:
                     "late_seen": case.late_seen, "late_seen_bad": case.late_seen_bad}  # fmt: skip
         cause = case.receipt.command_id
         if proof.result == "verified":
-            case.closed = "verified"
+            close(case, model, "verified")
             model.verified_bad[case.version] = model.now_ms
             text = f"Verified from traffic: {proof.text}."
             said.append(progress(case, model, "verified", proof.reason, text, cause, evidence))
@@ -182,7 +214,7 @@ def verify_cases(model: Model, policy: Policy) -> list[Said]:
             text = f"Trying again, hop {case.hop + 1}."
             said.append(progress(case, model, "escalated", "retry", text, cause))
         else:
-            case.closed = "paged"
+            close(case, model, "paged")
             text = (f"{case.version} is not proven out of traffic after {case.hop} tries. "
                     "A person is needed.")  # fmt: skip
             said.append(progress(case, model, "paged", proof.reason, text, cause))
@@ -212,7 +244,7 @@ def obey(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
         decided_at=model.now_ms, position={}, config_digest=wall.digest,
     )]  # fmt: skip
     if canary is None:
-        case.closed = "refused"
+        close(case, model, "refused")
         text = "Not sent: the model has no canary to move."
         return [*said, progress(case, model, "withheld", "no_target", text, order.order_id)]
     command = msgspec.structs.replace(command_for(case, model, policy, wall), actor=order.actor)
@@ -225,7 +257,7 @@ def obey(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
     facts = Facts(wall.now_ms, None, automatic=False)
     refused = refusal(case, model, policy, facts)
     if refused is not None:
-        case.closed = "refused"
+        close(case, model, "refused")
         text = f"Not sent: {REFUSALS[refused]}."
         return [*said, progress(case, model, "withheld", refused, text, order.order_id)]
     return [*said, send(case, model, command)]
@@ -239,7 +271,8 @@ def _answer(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said
     proposed = msgspec.convert(case.proposal, Command)
     cause = order.order_id
     if order.kind == "reject":
-        case.closed, case.proposed, case.proposal = "rejected", None, None
+        close(case, model, "rejected")
+        case.proposed, case.proposal = None, None
         text = f"{order.actor} rejected the rollback: {order.reason}"
         return [progress(case, model, "rejected", "person", text, cause)]
     if wall.now_ms > proposed.expires_at:

@@ -33,6 +33,7 @@ REFUSALS = {
     "roles": "stable and canary are inferred from traffic, and the policy does not permit that",
     "no_target": "there is no stable version to return to",
     "quarantined": "the version to return to was itself rolled back within a day",
+    "superseded": "the version no longer serves under the current plan",
     "one_hop": "this incident has used up its tries",
     "both_moved": "stable became worse together with the canary; a rollback cures nothing",
     "stable_ill": "the stable version fails its own objectives; it is no target",
@@ -56,6 +57,8 @@ def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> str | Non
         return "observe"
     if plan is None or case.stable is None or case.stable == case.version:
         return "no_target"
+    if case.hop == 0 and case.version not in (plan.stable, plan.canary):
+        return "superseded"
     rolled_back_ms = model.verified_bad.get(case.stable)
     if rolled_back_ms is not None and model.now_ms - rolled_back_ms < QUARANTINE_MS:
         return "quarantined"

@@ -96,6 +96,8 @@ class Case(Struct):
     late_seen_bad: int = 0
     closed: str = ""
     """verified, paged, superseded, rejected; empty while something may still happen."""
+    closed_ms: int = 0
+    """Event time of that."""
     text: str = ""
 
 

@@ -26,7 +26,7 @@ from service.watch.absorb import absorb, due, equip, replan
 from service.watch.decide import judge
 from service.watch.detect import Guard
 from service.watch.order import Said, Wall
-from service.watch.rules import Facts
+from service.watch.rules import Facts, refusal
 from service.watch.state import Case, Model, Partition, Version, dump, load, load_partition
 
 JUDGE_EVERY_MS = 100
@@ -146,12 +146,20 @@ class Book:
                     moved, ill = self._flags.get(case.incident_id, (False, False))
                     yield Wanting(model, case, policy, moved, ill)
 
+    def refused(self, wanting: Wanting, wall: Wall) -> str | None:
+        """The rule that forbids a command, holds left aside: those are read only if it is none."""
+        model, case, policy, _, _ = wanting
+        return refusal(case, model, policy, self._facts(wanting, wall, None))
+
+    def _facts(self, wanting: Wanting, wall: Wall, held: str | None) -> Facts:
+        first = wanting.case.hop == 0
+        return Facts(wall.now_ms, held, both_moved=wanting.both_moved and first,
+                     stable_ill=wanting.stable_ill and first)  # fmt: skip
+
     def act(self, wanting: Wanting, wall: Wall, held: str | None) -> list[Said]:
         """Send, propose or withhold one command, given what the shell knows."""
-        model, case, policy, moved, ill = wanting
-        facts = Facts(wall.now_ms, held, both_moved=moved and case.hop == 0,
-                      stable_ill=ill and case.hop == 0)  # fmt: skip
-        said = order.act(case, model, policy, facts, wall)
+        model, case, policy, _, _ = wanting
+        said = order.act(case, model, policy, self._facts(wanting, wall, held), wall)
         if said:
             self.changed.add(model.name)
         return said

@@ -109,8 +109,11 @@ class WatchWorker:
             self._lag_s[partition] = max(0.0, lag_s)
             self._metrics.lag_s.labels(STAGE).set(self._lag_s[partition])
         for wanting in list(book.wanting()):
-            held = await self._held(wanting.model.name)
-            said += book.act(wanting, self._wall(partition), held)
+            wall = self._wall(partition)
+            # Holds cost a query; they matter only to what nothing else forbids.
+            refused = book.refused(wanting, wall)
+            held = None if refused else await self._held(wanting.model.name)
+            said += book.act(wanting, wall, held)
         messages = self._messages(said)
         if said:
             self._metrics.sent.labels(STAGE).inc(len(said))

@@ -191,6 +191,36 @@ def test_without_rollout_events_roles_are_inferred_and_acting_needs_permission()
     assert ["inferred"] == [fact.roles for fact in said if isinstance(fact, Breach)]
 
 
+def test_a_rollout_that_begins_again_under_its_old_id_is_guarded_again() -> None:
+    """If this breaks, a bad version rolled out twice under one id serves for ever."""
+    book, traffic = a_book(a_policy(cooldown=Duration(0))), Traffic()
+    book.roll_out(a_rollout(rollout_id="r1"), START_MS)
+    first = play(book, [traffic.second(BAD) for _ in range(30)])
+    book.receive(a_receipt(book, traffic.now_ms))
+    book.roll_out(a_rollout(traffic.now_ms, canary=None, weight=None), traffic.now_ms)
+    play(book, [traffic.second(HEALTHY, share=0.0) for _ in range(3)])
+    book.models["credit-risk"].verified_bad.clear()
+
+    book.roll_out(a_rollout(traffic.now_ms, rollout_id="r1"), traffic.now_ms)
+    second = play(book, [traffic.second(BAD) for _ in range(30)])
+
+    assert ["breach", "rollback"] == kinds(first)
+    assert ["breach", "rollback"] == kinds(second)
+    commands = [f.command_id for f in (*first, *second) if isinstance(f, Command)]
+    assert 2 == len(set(commands))
+
+
+def test_a_version_that_no_longer_serves_is_not_ordered_out() -> None:
+    """If this breaks, a hold that ends moves traffic over a version that is long gone."""
+    book, traffic = a_started_book(), Traffic()
+    play(book, [traffic.second(BAD) for _ in range(30)], held="ann: maintenance")
+    book.roll_out(a_rollout(traffic.now_ms, canary=None, weight=None), traffic.now_ms)
+
+    said = play(book, [traffic.second(HEALTHY, share=0.0) for _ in range(3)])
+
+    assert ["withheld:superseded"] == kinds(said)
+
+
 def test_a_person_can_roll_back_a_healthy_canary() -> None:
     """If this breaks, the button does nothing, or acts without a record."""
     book, traffic = a_started_book(mode="observe"), Traffic()
