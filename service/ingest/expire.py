@@ -27,9 +27,9 @@ MOST_ROWS = 20_000
 """Rows that one step says at most as matured or unlabelled."""
 
 
-def say_due(part: Partition, window: Window, most: int = MOST_ROWS) -> None:
+def say_due(part: Partition, window: Window) -> None:
     """Say what an earlier step decided; the first thing a step does."""
-    now, part.due = part.due[:most], part.due[most:]
+    now, part.due = part.due[:MOST_ROWS], part.due[MOST_ROWS:]
     if len(now):
         rows = part.pending.rows[now]
         labelled = rows["state"] == LABELLED

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 _GONE = 1
-_FULL = 0.6
+_FULL = 0.7
 """Share of used slots above which the table is built again, larger."""
 
 
@@ -58,17 +58,20 @@ class Index:
         found = np.full(len(wanted.hash), -1, np.int64)
         if self.count == 0:
             return found
-        left, (hashed, check) = np.arange(len(found)), wanted
-        at = self._home(hashed)
-        while True:
-            rows = self._table[at].astype(np.int64) - 2
-            same = (rows >= 0) & (self.hash[rows] == hashed) & (self.check[rows] == check)
-            found[left[same]] = rows[same]
-            on = (rows != -2) & ~same
-            if not on.any():
-                return found
-            left, hashed, check = left[on], hashed[on], check[on]
-            at = self._next(at[on])
+        at = self._home(wanted.hash)
+        slots = self._table[at]
+        left = np.flatnonzero(slots)
+        while len(left):
+            rows = slots[left].astype(np.int64) - 2  # -1 was given back: never the same
+            same = self.hash[rows] == wanted.hash[left]
+            same &= (self.check[rows] == wanted.check[left]) & (rows >= 0)
+            hit = np.flatnonzero(same)
+            found[left[hit]] = rows[hit]
+            left = left[~same]
+            at[left] = self._next(at[left])
+            slots[left] = self._table[at[left]]
+            left = left[slots[left] != 0]
+        return found
 
     def add(self, rows: Ints) -> None:
         """Enter rows whose ids are not in it."""
@@ -102,7 +105,7 @@ class Index:
     def _build(self, more: int) -> None:
         rows = self._table[self._table > _GONE].astype(np.int64) - 2
         size = len(self._table)
-        while len(rows) + more > 0.75 * _FULL * size:
+        while len(rows) + more > 0.9 * _FULL * size:
             size *= 2
         self._table = np.zeros(size, np.uint32)
         self._used = len(rows)

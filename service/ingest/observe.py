@@ -31,6 +31,8 @@ FEW_VERSIONS = 32
 """Up to so many versions of a model every message lists all of them."""
 MOST_CLASSES = 65_534
 
+WIDTHS = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}
+
 _MIX = 2_654_435_761
 """Knuth's multiplicative hash: neighbouring offsets are chosen independently."""
 
@@ -61,8 +63,8 @@ class Sorted(NamedTuple):
     said: Said
     bounds: list[tuple[int, int, int]]
     """(model, first row, end)."""
-    columns: dict[str, bytes]
-    versions: Ints
+    columns: list[tuple[str, bytes, int]]
+    """Name, bytes, and bytes of one row."""
     texts: dict[str, list[str | None]]
 
 
@@ -126,17 +128,19 @@ def _sorted(said: Said, texts: Texts) -> Sorted:
         numbers = model[edges[:-1]].tolist()
         bounds = list(zip(numbers, edges[:-1], edges[1:], strict=True))
     columns, held = _columns(said, texts)
-    packed = {
-        name: np.ascontiguousarray(column, DTYPES[name]).tobytes()
+    packed = [
+        (name, np.ascontiguousarray(column, DTYPES[name]).tobytes(), WIDTHS[name])
         for name, column in columns.items()
-    }
-    return Sorted(said, bounds, packed, said.rows["version"].astype(np.int64), held)
+    ]
+    return Sorted(said, bounds, packed, held)
 
 
 def _columns(said: Said, texts: Texts) -> tuple[dict[str, Any], dict[str, list[str | None]]]:
     """Columns of a window's rows, and those that are texts."""
     rows = said.rows
-    columns: dict[str, Any] = {"offset": said.offsets, "served_ms": rows["served_ms"]}
+    columns: dict[str, Any] = {
+        "offset": said.offsets, "served_ms": rows["served_ms"], "version": rows["version"],
+    }  # fmt: skip
     held: dict[str, list[str | None]] = {}
     flags = rows["flags"]
     if (flags & FAILED).any():
@@ -174,24 +178,20 @@ def _put_values(columns: dict[str, Any], held: dict[str, list[str | None]],
 
 def _block(part: Partition, ordered: Sorted, model: int, own: Parts, rows: slice, sampler: Sampler
            ) -> Block:  # fmt: skip
-    said, count = ordered.said, rows.stop - rows.start
-    columns = {}
-    for name, data in ordered.columns.items():
-        width = len(data) // len(said.offsets)
-        columns[name] = data[rows.start * width : rows.stop * width]
-    versions = ordered.versions[rows]
+    said, start, end = ordered.said, rows.start, rows.stop
+    columns = {name: data[start * width : end * width] for name, data, width in ordered.columns}
     if len(part.models.versions[model]) > FEW_VERSIONS:
-        codes = own.versions
-        versions = np.array([codes.setdefault(v, len(codes)) for v in versions.tolist()], np.int64)
-    columns["version"] = versions.astype(DTYPES["version"]).tobytes()
+        codes = [own.versions.setdefault(v, len(own.versions))
+                 for v in said.rows["version"][rows].tolist()]  # fmt: skip
+        columns["version"] = np.array(codes, DTYPES["version"]).tobytes()
     for name, texts in ordered.texts.items():
-        codes_ = [own.code(text) for text in texts[rows]]
-        if any(codes_):
-            columns[name] = np.array(codes_, DTYPES[name]).tobytes()
+        classes = [own.code(text) for text in texts[rows]]
+        if any(classes):
+            columns[name] = np.array(classes, DTYPES[name]).tobytes()
     if said.events is not None and part.models.features[model]:
         chosen = sampler.choose(model, said.offsets[rows], part.watermark_ms // 1000)
         columns.update(_features(said.events[rows], part.models.features[model], chosen))
-    return Block(said.kind, said.topic, count, columns)
+    return Block(said.kind, said.topic, end - start, columns)
 
 
 def _features(events: Sequence[Any], names: Sequence[str], chosen: Ints

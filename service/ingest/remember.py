@@ -29,7 +29,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from msgspec import Struct
-from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict, WriteBatch
 
 from service.ingest.find import Ints, hashes_of
 from service.ingest.pending import (
@@ -46,7 +46,7 @@ from service.ingest.pending import (
 from service.ingest.state import Blob, Mark, Parked, Partition, Run, Window
 from service.ingest.texts import Values
 
-MEMTABLE_BYTES = 8 << 20
+MEMTABLE_BYTES = 4 << 20
 
 LABEL_DTYPES = ("<i8", "<f8", "|b1", "<i8", "<f8", "|b1")
 """Offset, label, whether it is a text, observed, cost, whether it came late."""
@@ -160,6 +160,9 @@ class Store:
         options.set_max_write_buffer_number(2)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_max_background_jobs(2)
+        table = BlockBasedOptions()
+        table.disable_cache()  # blobs are read once, when the partition is opened
+        options.set_block_based_table_factory(table)
         options.set_keep_log_file_num(2)
         self.path = path
         self._db = Rdict(str(path), options)

@@ -89,7 +89,12 @@ class Journey:
         `read_up_to` is the most that is read at once; 0: nothing is read yet.
         """
         self.worker = IngestWorker(
-            self.engine, self.clock, self.metrics, self.settings, self.policies, self.root  # type: ignore[arg-type]
+            self.engine,
+            self.clock,
+            self.metrics,
+            self.settings,
+            self.policies,
+            self.root,  # type: ignore[arg-type]
         )
         ends = {t: Ends(self.streams[t], 0, len(self.logs[t])) for t in TOPICS}
         with capture_logs() as logs:
@@ -125,7 +130,10 @@ class Journey:
         """Let event time pass in ticks, and everything due be said."""
         for _ in range(int(seconds / 5) + 1):
             await self.tick(5.0)
-        await self.tick(0.0)
+        assert self.worker is not None
+        part = self.worker._held[0].part
+        while len(part.due) or part.ended != part.intent:
+            await self.tick(0.0)
 
     def crash(self, lose_disk: bool = False) -> None:
         """Drop everything in memory; with `lose_disk` also the state on disk."""

@@ -9,9 +9,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.ingest import expire
 from tests.service.ingest.journey import TOPICS, Journey, Row, outcome, policy, prediction
 
 MODELS = ("m", "n")
@@ -65,6 +67,7 @@ class World:
 
 async def travel(journey: Journey, world: World, plan: list[tuple[Any, ...]], chunk: int) -> None:
     """Follow a plan; at the end everything is written, read, and as old as any horizon."""
+    expire.MOST_ROWS = chunk  # what is due is said over several steps
     await journey.open()
     for kind, *written, predictions, outcomes, seconds in plan:
         world.write(journey, *written)
@@ -132,6 +135,12 @@ def pairs(rows: list[Row], kind: str) -> dict[float, Any]:
                             r.values["observed_ms"])
         for r in rows if r.kind == kind
     }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the bound back that `travel` lowers."""
+    monkeypatch.setattr(expire, "MOST_ROWS", expire.MOST_ROWS)
 
 
 @settings(EVERY, max_examples=EXAMPLES)
