@@ -146,7 +146,8 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_decision_age: Duration = Duration(300)
     """A decision older than this (wall time against event time) is recorded and not sent."""
     max_silence: Duration = Duration(60)
-    """Without any prediction of a live version for so long (event time), its verdict is unknown."""
+    """A version that is silent for so long while another serves, or with all else (event time), is
+    unknown."""
     min_coverage: float = 0.5
     """Share of matured predictions that must have a label, in [0, 1]; below it: unknown."""
     verify_within: Duration = Duration(30)

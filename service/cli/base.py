@@ -16,6 +16,7 @@ from service.config import Config, load
 
 app = typer.Typer(
     name="rollbackd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Watch every model version in production and take a bad one out of traffic, with proof.",
 )  # fmt: skip
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)

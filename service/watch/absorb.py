@@ -86,6 +86,7 @@ def _take(
         if not len(table):
             continue
         model.dirty = True
+        model.last_row_ms = model.now_ms
         if table.sort == "served":
             _served(model, guards, table, policy, registry)
         _count(model, table)

@@ -216,7 +216,7 @@ def _silence(
         return None
     if not version.predictions:
         return "unknown", "no_data", f"No prediction of {version.name} has arrived."
-    silent_ms = model.now_ms - version.last_ms
+    silent_ms = model.silent_ms(version)
     if silent_ms > policy.max_silence.ms:
         text = f"{version.name} has been silent for {silent_ms / 1000:.0f} s; nothing can be said."
         return "unknown", "stale", text

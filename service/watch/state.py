@@ -116,6 +116,8 @@ class Model(Struct):
     """Rows fed to guards so far: the position a guard reports."""
     now_ms: int = 0
     """Event time."""
+    last_row_ms: int = 0
+    """Event time at which rows of any kind last came."""
     judged_ms: int = 0
     """Log time of the last full judgement."""
     plan: Plan | None = None
@@ -134,6 +136,16 @@ class Model(Struct):
     """Wall time of the last automatic rollback, for the cool-down."""
     verified_bad: dict[str, int] = {}
     """Versions that were rolled back, and when (event time): quarantine."""
+
+    def silent_ms(self, version: Version) -> int:
+        """How long a version has been silent, event time.
+
+        It is silent when another version of the model serves and it does not, or when nothing at
+        all comes. Labels that still come after the last prediction are no silence: they are what a
+        verdict waits for.
+        """
+        newest_ms = max((other.last_ms for other in self.versions.values()), default=0)
+        return max(newest_ms - version.last_ms, self.now_ms - self.last_row_ms)
 
     def version(self, name: str) -> Version:
         """The version's counts; made when it is new."""

@@ -196,9 +196,7 @@ class Book:
             return False
         for name in filter(None, (model.plan.stable, model.plan.canary)):
             version = model.versions.get(name)
-            silent = version is not None and (
-                model.now_ms - version.last_ms > policy.max_silence.ms
-            )
+            silent = version is not None and (model.silent_ms(version) > policy.max_silence.ms)
             told = (
                 version is not None
                 and version.verdict is not None

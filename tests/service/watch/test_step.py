@@ -123,6 +123,31 @@ def test_silence_is_unknown_even_when_a_guard_has_alarmed() -> None:
     assert ("unknown", "stale") == (verdict.verdict, verdict.reason)
 
 
+def test_labels_after_the_last_prediction_are_no_silence() -> None:
+    """If this breaks, a version is unknown just when its labels arrive."""
+    book = a_started_book(guards=[GuardSpec(signal="accuracy", min=0.9)], horizon=Duration(600))
+    rows = range(100)
+    served = a_block(offset=rows, served_ms=[START_MS] * 100, version=[0, 1] * 50)
+    labelled = a_block("labelled", "outcomes", offset=[0], served_ms=[START_MS], version=[1],
+                       observed_ms=[START_MS + 300_000], value=[1], label_value=[1])  # fmt: skip
+
+    said = play(book, [a_message(served), a_message(labelled, watermark_ms=START_MS + 300_000)])
+
+    last = [v for v in said if isinstance(v, Verdict) and v.version == "v42"][-1]
+    assert "stale" != last.reason
+
+
+def test_a_canary_that_is_silent_beside_its_stable_is_unknown() -> None:
+    """If this breaks, a canary whose telemetry is lost keeps its good verdict."""
+    book, traffic = a_started_book(), Traffic()
+    play(book, [traffic.second(HEALTHY) for _ in range(5)])
+
+    said = play(book, [traffic.second(HEALTHY, share=0.0) for _ in range(70)])
+
+    last = [v for v in said if isinstance(v, Verdict) and v.version == "v42"][-1]
+    assert ("unknown", "stale") == (last.verdict, last.reason)
+
+
 @pytest.mark.parametrize(
     ("policy", "word"),
     [
