@@ -64,10 +64,11 @@ def take_predictions(part: Partition, window: Window, batch: Taken, silent: bool
     known = part.pending.index.find(hashes) >= 0
     if len(set(ids)) < len(ids):
         known |= ~_first_of_each(ids)
-    if known.any():
-        _count_repeats(part, window, batch, known)
+    repeated = [batch.events[at].model for at in np.flatnonzero(known).tolist()]
+    if repeated:
         batch, ids, hashes = _without(batch, ids, hashes, known)
     named = part.models.named(batch.events)
+    _count_repeats(part, window, repeated)
     if named.refused:
         gone = np.zeros(len(ids), np.bool_)
         gone[named.refused] = True
@@ -100,11 +101,10 @@ def _first_of_each(ids: list[bytes]) -> np.ndarray:
     return first
 
 
-def _count_repeats(part: Partition, window: Window, batch: Taken, known: np.ndarray) -> None:
-    for at in np.flatnonzero(known).tolist():
-        window.duplicates += 1
-        model = part.models.index.get(batch.events[at].model)
-        if model is not None:
+def _count_repeats(part: Partition, window: Window, models: list[str]) -> None:
+    window.duplicates += len(models)
+    for name in models:
+        if (model := part.models.index.get(name)) is not None:
             part.models.count(model, DUPLICATE)
 
 
