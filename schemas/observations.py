@@ -43,6 +43,9 @@ DTYPES = {
 }
 """numpy type of each column by name; `feature:NAME` columns are `<f8`. NaN means absent.
 
+A column in which no row of a flush has anything may be missing: it reads as NaN, or 0 for `error`,
+`unit` and the classes. `offset`, `served_ms` and `version` are always there.
+
 `version` indexes `Observations.versions`. A predicted or true class that is a string is an index
 into `Observations.classes` plus one (0: the value is a number, in `value` or `label_value`, or it
 is absent)."""
