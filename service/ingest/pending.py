@@ -165,7 +165,7 @@ class Pending:
         # In place by the allocator (no second copy of gigabytes), so no view of these three
         # may be kept beyond one statement anywhere.
         had = len(self.rows) // SLAB
-        more = max(4, had // 4)
+        more = max(4, had // 16)
         for array in (self.rows, self.index.hash, self.index.check):
             array.resize((had + more) * SLAB, refcheck=False)
         self._free.extend(range(had + more - 1, had - 1, -1))
