@@ -18,6 +18,8 @@ from tests.service.ingest.journey import TOPICS, Journey, Row, outcome, policy, 
 
 MODELS = ("m", "n")
 HORIZON_S = {"m": 6.0, "n": 20.0}
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Hundreds of small databases are opened here; a disk would be most of the time."""
 EXAMPLES = int(os.environ.get("ROLLBACKD_TEST_EXAMPLES", "40"))
 EVERY = settings(
     deadline=None, derandomize="ROLLBACKD_TEST_EXAMPLES" not in os.environ, database=None,
@@ -154,7 +156,7 @@ def test_pairs_do_not_depend_on_order_crashes_or_disks(
     plan: list[tuple[Any, ...]], ids: list[int], labelled: list[int], chunk: int
 ) -> None:
     """If this breaks, a restart counts outcomes twice or loses them, and a verdict follows."""
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as root:
         # Horizons beyond all that passes while it is read: only the end lets predictions expire.
         journey = Journey(Path(root), [policy("*", 150.0)])
         world = World(ids, labelled, (0.1, 0.1), [0.0] * 40)
@@ -185,7 +187,7 @@ def test_every_prediction_ends_once_and_as_it_was_labelled(
     rates: tuple[float, float], moves: list[float], chunk: int,
 ) -> None:  # fmt: skip
     """If this breaks, a prediction said to be unlabelled is labelled after all, or never ends."""
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as root:
         journey = Journey(Path(root), [policy(m, s) for m, s in HORIZON_S.items()])
         asyncio.run(travel(journey, World(ids, labelled, rates, moves), plan, chunk))
         rows = check(journey)
