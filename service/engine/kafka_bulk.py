@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
+from typing import cast
 
 from aiokafka import TopicPartition
 
@@ -10,6 +12,17 @@ from service.crash import crash_point
 from service.engine.base import Batch, Bulk
 from service.engine.kafka_client import Cluster
 from service.engine.kafka_share import Fetched, Share
+
+
+_offset, _timestamp = attrgetter("offset"), attrgetter("timestamp")
+_key, _value = attrgetter("key"), attrgetter("value")
+
+
+def _filled(column: list[bytes | None]) -> list[bytes]:
+    """Empty bytes in place of none."""
+    if None in column:
+        return [item or b"" for item in column]
+    return cast(list[bytes], column)
 
 
 class BulkWorker:
@@ -43,10 +56,10 @@ class BulkWorker:
                 topic,
                 share.partition,
                 share.ends[topic].stream,
-                [message.offset for message in fetched[topic]],
-                [message.timestamp for message in fetched[topic]],
-                [message.key or b"" for message in fetched[topic]],
-                [message.value or b"" for message in fetched[topic]],
+                list(map(_offset, fetched[topic])),
+                list(map(_timestamp, fetched[topic])),
+                _filled(list(map(_key, fetched[topic]))),
+                _filled(list(map(_value, fetched[topic]))),
             )
             for topic in share.topics
             if topic in fetched

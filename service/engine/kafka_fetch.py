@@ -35,6 +35,7 @@ from service.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS = 5000
+POLL_RECORDS = 20_000
 """Most messages that are handed over at once."""
 POISON_TRIES = 3
 """How often a batch that cannot be decoded is fetched again before it is skipped."""
@@ -97,7 +98,7 @@ class Fetching:
             return
         try:
             got = await self._consumer.getmany(
-                *trusted, timeout_ms=wait_ms, max_records=MAX_RECORDS
+                *trusted, timeout_ms=wait_ms, max_records=POLL_RECORDS
             )
         except Exception as fault:
             if not _is_of_a_batch(fault):

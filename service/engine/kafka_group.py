@@ -42,6 +42,10 @@ from service.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 FETCH_WAIT_MS = 100
+FETCHER_STEPS = 5
+"""Turns of the loop that aiokafka's fetcher takes from an emptied buffer to its next request."""
+PARTITION_BYTES = 4 << 20
+"""Most of one partition in one fetch; fewer and larger turns cost less per message."""
 """Longest wait of a broker for messages, so also until a resumed partition is fetched, ms."""
 LOOK_EVERY_S = 5.0
 """How often the topics' ids are asked for, seconds."""
@@ -158,6 +162,7 @@ class Group:
             heartbeat_interval_ms=round(self._session_s * 1000 / HEARTBEATS),
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_max_bytes=16 << 20,
+            max_partition_fetch_bytes=PARTITION_BYTES,
             # So long a topic that was made again, or has grown, may go unseen.
             metadata_max_age_ms=round(LOOK_EVERY_S * 1000),
         )
@@ -213,6 +218,10 @@ class Group:
             await asyncio.sleep(2 * self._session_s / HEARTBEATS)
         looked = await self._look()
         await self._settle_commit()
+        # Let the fetcher ask for more before the handlers keep the loop: the answer then comes
+        # while they work.
+        for _ in range(FETCHER_STEPS):
+            await asyncio.sleep(0)
         async with self._turn:
             now_s = self._clock.monotonic_s()
             due = [
