@@ -6,6 +6,7 @@ the row that is named as the first crossing.
 
 An alarm is latched. The evidence stands as it was at the first crossing, because the ground of a
 decision must not move after the decision; later rows are still counted. `rearm` clears the latch.
+(`stable_watch.py` re-arms itself, and says so in its mark; what a gate proves is good news.)
 
 `warming` means that no sequence of so few rows could alarm. `warning` is a hint without a
 guarantee: half of the evidence (in nats) that an alarm takes.
@@ -114,7 +115,7 @@ class Detector(Protocol):
         """Continue from `state()`; raises `StateMismatch` and is fresh if it cannot."""
 
     def explain(self) -> dict[str, Any]:
-        """Say what an alarm proves: `h0` in words, `alpha`, `guarantee` (True or False)."""
+        """Say what an alarm proves: `h0` in words, the budget by its name, `guarantee` (or not)."""
 
 
 class PairedDetector(Detector, Protocol):

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from detectors.arms import Arms
 from detectors.base import (
     F64,
     I64,
@@ -43,11 +44,15 @@ from detectors.base import (
     running,
 )
 from detectors.block_evidence import Block
-from detectors.intervals import RatioGrid, rate_interval, separate_ratio, steady_ratio
 from detectors.spending import Buckets, log_mass, restarted
 from schemas.plugins import plugin
 
 K = 8
+
+
+def alternatives(margin: float) -> F64:
+    """The rate ratios that are weighed against a margin, shape (8,)."""
+    return np.geomspace(1.1 * margin, max(8.0, 4 * margin), K)
 
 
 @plugin("canary", arms="paired", losses="binary", guarantee="yes")
@@ -97,15 +102,12 @@ class CanaryGuard:
         require_open_unit(alpha=self.alpha)
         require_at_least(1, margin=self.margin)
         self._buckets = Buckets(self.bucket, self.bucket_ms)
-        self._ratios = np.geomspace(1.1 * self.margin, max(8.0, 4 * self.margin), K)
+        self._ratios = alternatives(self.margin)
         self._threshold = log(1 / self.alpha)
         self._warm = ceil(self._threshold / log(float(self._ratios[-1]) / self.margin))
         self._block = Block()
-        self._grid = RatioGrid()
+        self._arms = Arms()
         self._restarts = 0
-        self._canary = self._canary_bad = self._stable = self._stable_bad = 0
-        self._unknown = self._known_bad = self._known_canary_bad = 0
-        self._shares: tuple[float, float] | None = None
         self.last: int | None = None
         """Position of the last row taken."""
         self.rearm()
@@ -126,31 +128,13 @@ class CanaryGuard:
         bad = rows.loss > 0
         share = np.full(len(bad), np.nan) if rows.weight is None else rows.weight
         self.last = int(rows.position[-1])
-        self._count(bad, rows.canary)
         unknown = np.isnan(share)
-        self._unknown += int(np.count_nonzero(unknown))
+        self._arms.count(bad, rows.canary, unknown)
         events = np.flatnonzero(bad & (share > 0) & (share < 1))
-        self._count_known(rows.canary[events].astype(np.float64), share[events])
+        self._arms.count_known(rows.canary[events].astype(np.float64), share[events])
         if self._fired is None:
             self._weigh(rows, bad, events, unknown if unknown.any() else None)
         return self.reading()
-
-    def _count(self, bad: Bool, canary: Bool) -> None:
-        of_canary = int(np.count_nonzero(canary))
-        bad_of_canary = int(np.count_nonzero(bad & canary))
-        self._canary += of_canary
-        self._canary_bad += bad_of_canary
-        self._stable += len(bad) - of_canary
-        self._stable_bad += int(np.count_nonzero(bad)) - bad_of_canary
-
-    def _count_known(self, canary: F64, share: F64) -> None:
-        if not len(share):
-            return
-        self._known_bad += len(share)
-        self._known_canary_bad += int(canary.sum())
-        low, high = self._shares or (1.0, 0.0)
-        self._shares = min(low, float(share.min())), max(high, float(share.max()))
-        self._grid.add(canary, share)
 
     def _weigh(self, rows: Rows, bad: Bool, events: I64, unknown: Bool | None) -> None:
         """Add the evidence of the rows bucket by bucket, and latch at the first crossing."""
@@ -249,31 +233,21 @@ class CanaryGuard:
         """Say how strong the evidence is now, or was at the first crossing."""
         statistic, fired = self._statistic(), self._fired
         return Reading(
-            level=level_of(statistic, self._threshold, fired, self._canary < self._warm),
+            level=level_of(statistic, self._threshold, fired, self._arms.canary < self._warm),
             statistic=statistic,
             threshold=self._threshold,
-            n=self._canary,
+            n=self._arms.canary,
             fired_at=fired.position if fired else None,
             fired_ms=fired.time_ms if fired else None,
         )
 
     def interval(self) -> Interval:
         """Bound the canary's bad share over its life, at 1 - alpha, beside the stable's."""
-        own = rate_interval(self._canary_bad, self._canary, self.alpha)
-        stable = self._stable_bad / self._stable if self._stable else None
-        return Interval(own.estimate, own.lower, own.upper, stable)
+        return self._arms.interval(self.alpha)
 
     def ratio(self) -> Interval:
         """Bound canary rate / stable rate, at 1 - alpha; what `margin` speaks of."""
-        if self._shares is None:
-            if not self._unknown:
-                return Interval()
-            counts = (self._canary_bad, self._canary, self._stable_bad, self._stable)
-            return separate_ratio(*counts, self.alpha)
-        low, high = self._shares
-        if low == high:
-            return steady_ratio(self._known_canary_bad, self._known_bad, low, self.alpha)
-        return self._grid.interval(self.alpha)
+        return self._arms.ratio(self.alpha)
 
     def state(self) -> dict[str, Any]:
         """All it remembers: about 1 KB as JSON."""
@@ -283,10 +257,7 @@ class CanaryGuard:
             "level": plain(self._level),
             "open": [self._buckets.filled, self._buckets.opened_ms, self._entered],
             "counts": [self._buckets.count, self._restarts],
-            "arms": [self._canary, self._canary_bad, self._stable, self._stable_bad],
-            "known": [self._unknown, self._known_bad, self._known_canary_bad],
-            "shares": list(self._shares) if self._shares else None,
-            "grid": self._grid.logs.tolist() if self._known_bad else None,
+            **self._arms.saved(),
             "block": [list(block.counts), list(block.last), block.stable_rows, block.stable_bad],
             "last": self.last,
             "fired": list(self._fired) if self._fired else None,
@@ -299,11 +270,7 @@ class CanaryGuard:
             self._level = levels_from(state["level"], K)
             self._buckets.filled, self._buckets.opened_ms, self._entered = state["open"]
             self._buckets.count, self._restarts = state["counts"]
-            self._canary, self._canary_bad, self._stable, self._stable_bad = state["arms"]
-            self._unknown, self._known_bad, self._known_canary_bad = state["known"]
-            low_high = state["shares"]
-            self._shares = (low_high[0], low_high[1]) if low_high else None
-            self._grid.logs = np.array(state["grid"] or np.zeros(24), dtype=np.float64)
+            self._arms.restore(state)
             counts, last, block.stable_rows, block.stable_bad = state["block"]
             block.counts = (counts[0], counts[1], counts[2], counts[3])
             block.last = (last[0], last[1])
@@ -312,14 +279,11 @@ class CanaryGuard:
 
     def explain(self) -> dict[str, Any]:
         """Say what an alarm proves, and on which rows it stands."""
-        weight = "assigned"
-        if self._unknown:
-            weight = "unknown" if self._unknown == self._canary + self._stable else "mixed"
         return {
             "h0": f"the canary's share of bad rows is at most {self.margin:g} times the stable's "
             "at the same time",
             "alpha": self.alpha,
             "guarantee": True,
-            "weight": weight,
+            "weight": self._arms.weight,
             "restarts": self._restarts,
         }

@@ -18,9 +18,12 @@ from detectors.base import Rows
 from detectors.canary_guard import CanaryGuard
 from detectors.mean_guard import MeanGuard
 from detectors.page_hinkley import PageHinkley
+from detectors.planning import promote_bad_rows, share_of_bad
+from detectors.promote_gate import PromoteGate
 from detectors.quantile_canary import QuantileCanary
 from detectors.quantile_guard import QuantileGuard
 from detectors.rate_guard import RateGuard
+from detectors.stable_watch import StableWatch
 from tests.detectors.worlds import coin_rows, feed, paired_rows, rows_of
 
 P99 = float(np.exp(4 + 2.3263 * 0.6))
@@ -156,6 +159,61 @@ def mean() -> Iterator[str]:
             yield f".11->{worse} at {at}: {delays(make, world, 200, at)}"
 
 
+def promote() -> Iterator[str]:
+    """Bad rows of both arms, since the gate looks at nothing else."""
+
+    def only_bad(ratio: float, share: float, n: int) -> World:
+        def world(seed: int) -> Rows:
+            canary = np.random.default_rng(seed).random(n) < share_of_bad(ratio, share)
+            return rows_of(np.ones(n), canary=canary, weight=share)
+
+        return world
+
+    for share in (0.1, 0.25, 0.5):
+        made = alarms(PromoteGate, only_bad(1.25, share, 20_000), 4000)
+        yield f"ratio 1.25 = 1 + margin, share {share}, 20k bad rows: {made}"
+        yield f"ratio 1.5, share {share}: {alarms(PromoteGate, only_bad(1.5, share, 20_000), 1000)}"
+    for margin in (1.15, 1.25, 1.5, 2.0):
+        for share in (0.1, 0.25, 0.5):
+            planned = promote_bad_rows(margin, share, 0.05)
+            n = int(8 * planned)
+            took = []
+            for seed in range(400):
+                fired_at = feed(PromoteGate(margin), only_bad(1.0, share, n)(seed)).fired_at
+                took.append(np.inf if fired_at is None else fired_at + 1)
+            half, most = np.quantile(took, [0.5, 0.9], method="inverted_cdf")
+            yield f"margin {margin}, share {share}: plan {planned:.0f}, {half:.0f} ({most:.0f})"
+
+
+def stable_watch() -> Iterator[str]:
+    """Rows between alarms of a version at its limit; delay after a change."""
+    for run_length in (1e3, 1e4, 1e5):
+        count, n, runs = 0, int(20 * run_length), 20 if run_length > 1e4 else 100
+        for seed in range(runs):
+            watch = StableWatch(limit=0.02, run_length=run_length, hold=1)
+            feed(watch, coin_rows(seed, n, 0.02))
+            count += watch.explain()["alarms"]
+        yield f"run_length {run_length:g}: one alarm in {n * runs / max(count, 1):.0f} ({count})"
+
+    def make() -> StableWatch:
+        return StableWatch(limit=0.02, run_length=5e6, hold=10**9)
+
+    for worse in (0.03, 0.06, 0.10):
+        for at in (0, 2_000, 20_000):
+            n = at + (20_000 if worse < 0.05 else 6_000)
+            level = step(0.015, worse, at, n)
+            found = []
+            for seed in range(200):
+                rows, watch = coin_rows(seed, n, level), make()
+                for i in range(0, n, 20):
+                    reading = watch.update(Rows(*(c if c is None else c[i : i + 20] for c in rows)))
+                    if reading.fired_at is not None and reading.fired_at >= at:
+                        break
+                found.append(reading.fired_at - at if reading.fired_at is not None else np.inf)
+            half, most = np.quantile(found, [0.5, 0.9], method="inverted_cdf")
+            yield f".015->{worse} at {at}: {half:.0f} ({most:.0f})"
+
+
 def of_river(make: Make) -> Iterator[str]:
     """The rate guard's worlds, without a limit."""
     yield f"steady .020, 30k: {alarms(make, lambda s: coin_rows(s, 30_000, 0.02), 300)}"
@@ -176,6 +234,8 @@ SHEETS: dict[str, Callable[[], Iterator[str]]] = {
     "mean": mean,
     "quantile": quantile,
     "quantile_canary": quantile_canary,
+    "promote": promote,
+    "stable_watch": stable_watch,
     "adwin": lambda: of_river(Adwin),
     "page_hinkley": lambda: of_river(PageHinkley),
 }
