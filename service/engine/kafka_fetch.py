@@ -7,7 +7,7 @@ that do not begin there are not handed over.
 
 How. A hole can be the log's own (compaction, transaction markers). It is believed when a second
 fetch, begun at our position, begins at the same message. When a fetch raises, every partition is
-suspect and is read message by message until it has given `MAX_RECORDS` or all it has; so the one
+suspect and is read message by message until it has given `SUSPECT_RECORDS` or all it has; so the one
 batch that cannot be decoded ends up alone. It is skipped, loudly, after `POISON_TRIES`: its
 partition must not stall for ever, and what it held is on the broker's disk, at the offsets the
 error names.
@@ -34,7 +34,8 @@ from service.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-MAX_RECORDS = 5000
+SUSPECT_RECORDS = 5000
+"""How many good messages a suspect partition has to give to be trusted again."""
 POLL_RECORDS = 20_000
 """Most messages that are handed over at once."""
 POISON_TRIES = 3
@@ -104,7 +105,7 @@ class Fetching:
             if not _is_of_a_batch(fault):
                 raise
             self._retry.failed("fetch", fault)
-            self._suspects = dict.fromkeys(flowing, MAX_RECORDS)
+            self._suspects = dict.fromkeys(flowing, SUSPECT_RECORDS)
             self.back_to_ours(shares)
             return
         if not self._suspects:

@@ -243,17 +243,17 @@ async def test_bulk_reads_nothing_ahead_of_a_slow_handler(bench: EngineBench) ->
     many = [Message(b"a", b"x")] * 5000
 
     async with running(engine):
-        for _ in range(4):
+        for _ in range(6):
             await engine.append("predictions", many)
         await wait_until_async(lambda: taker.busy, bench.settle_s)
         await asyncio.sleep(0.3)
         offered_meanwhile = len(taker.offered)
         taker.gate.set()
-        await wait_until_async(lambda: len(taker.taken) == 20_000, bench.settle_s)
+        await wait_until_async(lambda: len(taker.taken) == 30_000, bench.settle_s)
 
     assert 1 == offered_meanwhile
-    assert all(len(batch.keys) <= 5000 for batches in taker.offered for batch in batches)
-    assert list(range(20_000)) == [offset for _, _, offset, _, _ in taker.taken]
+    assert all(len(batch.keys) <= 20_000 for batches in taker.offered for batch in batches)
+    assert list(range(30_000)) == [offset for _, _, offset, _, _ in taker.taken]
 
 
 async def test_bulk_ticks_when_nothing_comes(bench: EngineBench) -> None:
