@@ -13,7 +13,6 @@ from service.engine.base import Batch, Bulk
 from service.engine.kafka_client import Cluster
 from service.engine.kafka_share import Fetched, Share
 
-
 _offset, _timestamp = attrgetter("offset"), attrgetter("timestamp")
 _key, _value = attrgetter("key"), attrgetter("value")
 

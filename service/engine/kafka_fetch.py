@@ -7,8 +7,8 @@ that do not begin there are not handed over.
 
 How. A hole can be the log's own (compaction, transaction markers). It is believed when a second
 fetch, begun at our position, begins at the same message. When a fetch raises, every partition is
-suspect and is read message by message until it has given `SUSPECT_RECORDS` or all it has; so the one
-batch that cannot be decoded ends up alone. It is skipped, loudly, after `POISON_TRIES`: its
+suspect and is read message by message until it has given `SUSPECT_RECORDS` or all it has; so the
+one batch that cannot be decoded ends up alone. It is skipped, loudly, after `POISON_TRIES`: its
 partition must not stall for ever, and what it held is on the broker's disk, at the offsets the
 error names.
 
