@@ -46,6 +46,14 @@ prediction whose label never came counts as *not bad* for a rollback and not at 
 signal is unknown. `conditional` lets guards against stable count labels on arrival. `optimistic` is judged as `matured` in
 this release.
 
+**Promotion.** With a `promote` block a canary passes only when, besides keeping every limit, it is *proven* on each signal
+with a limit that is a share of bad predictions (`error_rate`, `error`, `accuracy`, `false_positive_rate`,
+`false_negative_rate`, `recall`, `precision`, `fp_per_prediction`) to be less than 1 + `margin` times as bad as the
+concurrent stable. Each proof errs with chance at most .05 and takes no alpha; it needs the canary's share of traffic (a
+rollout event, or `weight` on predictions), bad predictions to compare, and labels of 90 % of both arms at their horizon,
+whatever `labels` says. Until then the verdict is `inconclusive` with the reason `promotion_pending` and names what is
+open. `rollbackd plan` says how long that takes. The steps themselves are not carried out in this release.
+
 ## Signals
 
 | signal | kind | labels | positive class |

@@ -41,6 +41,15 @@ NEEDS_POSITIVE = frozenset({
 
 NEEDS_LABELS = NEEDS_POSITIVE | {"accuracy", "error", "absolute_error", "cost", "label_coverage"}
 
+PROVABLE = frozenset({
+    "error_rate", "error", "accuracy", "false_positive_rate", "false_negative_rate", "recall",
+    "precision", "fp_per_prediction",
+})  # fmt: skip
+"""Signals of which a promotion gate can prove that the canary is no worse than the stable."""
+
+GATE = "promote "
+"""How the names of promotion gates begin; no guard may be called so."""
+
 NEEDS_MEAN_GUARD = frozenset({"brier", "absolute_error", "cost"})
 """Signals whose mean is judged; it needs a highest loss that counts (`cap`)."""
 
@@ -111,7 +120,8 @@ class Promote(Struct, frozen=True, forbid_unknown_fields=True):
     steps: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 1.0])
     """Shares of traffic, growing, in (0, 1]."""
     margin: float = 0.25
-    """A canary is proven no worse than stable by more than this, relative."""
+    """A canary passes once it is proven no worse than stable by more than this, relative, on every
+    signal with a limit that is a share of bad predictions."""
     bake: Duration = Duration(86_400)
     """How long a step is held at least."""
 
@@ -235,6 +245,8 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
         yield f"{path}.detector: found a detector and {limits[0]}, expected one of the two"
     if signal in NEEDS_POSITIVE and policy.positive is None:
         yield f"{path}.signal: found {signal!r}, expected positive (a label) in the policy too"
+    if guard.name is not None and guard.name.startswith(GATE):
+        yield f"{path}.name: found {guard.name!r}, expected another; promotion gates begin so"
     if guard.segment is not None:
         yield f"{path}.segment: found {guard.segment!r}, which this release cannot watch apart yet"
     if signal == "prometheus":

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from schemas.policies import PROVABLE
 from service.app import ROLES, opened, plugins_of, serve
 from service.cli.base import DEFAULT_CONFIG, AsJson, ConfigFile, Failure, app, err, out, print_json
 from service.cli.base import settings as settings_of
@@ -96,8 +97,15 @@ def _notes(config: Config) -> list[str]:
         if policy.labels == "optimistic":
             notes.append(f"{path}.labels: optimistic is judged as matured in this release")
         if policy.promote is not None:
-            notes.append(f"{path}.promote: promotion steps are not carried out in this release; "
-                         "a canary with them is never reported as pass")  # fmt: skip
+            notes.append(
+                f"{path}.promote: promotion steps are not carried out in this release; "
+                "a canary is reported as pass once every promotion test is won"
+            )
+            if not any(g.signal in PROVABLE and g.detector is None for g in policy.guards):
+                notes.append(
+                    f"{path}.promote: no guard has a limit on a share of bad predictions, so "
+                    "there is nothing to prove and pass rests on limits alone"
+                )
         if policy.mode == "enforce" and policy.adapter is None:
             notes.append(f"{path}.adapter: none, so commands go to dry_run and move nothing")
         for guard in policy.guards:

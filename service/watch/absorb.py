@@ -72,7 +72,8 @@ def equip(model: Model, guards: Guards, policy: Policy | None, registry: Registr
         if policy is None:
             guards.setdefault(name, {})
             continue
-        wanted = guards_for(policy, role_of(model, name), registry)
+        stable = plan.stable if plan is not None else ""
+        wanted = guards_for(policy, role_of(model, name), registry, stable)
         guards[name] = {label: guards.get(name, {}).get(label, guard)
                         for label, guard in wanted.items()}  # fmt: skip
 
@@ -153,7 +154,7 @@ def _feed(
     fired = False
     for name, own in guards.items():
         for guard in own.values():
-            if table.sort not in wanted_tables(guard.spec, guard.arms, policy):
+            if table.sort not in wanted_tables(guard, policy):
                 continue
             rows = rows_for(guard, name, table, base, model)
             if rows is None or guard.fired:

@@ -15,6 +15,7 @@ from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, P
 from schemas.verdicts import GuardVerdict, Verdict, VerdictValue
 from service.watch.detect import Guard
 from service.watch.plan import role_of
+from service.watch.prove import gate_entry, pending_text
 from service.watch.state import Model, Version
 
 
@@ -42,7 +43,8 @@ def judge(
     """
     own = guards.get(version.name, {})
     lost = labels_lost(version, policy)
-    entries = [entry_of(guard, version, lost, policy) for guard in own.values()]
+    entries = [entry_of(guard, version, lost, policy) for guard in own.values() if not guard.gate]
+    gates = [gate_entry(guard, model, version) for guard in own.values() if guard.gate]
     if policy is not None and role_of(model, version.name) == "canary":
         entries += [
             polled_entry(spec, model) for spec in policy.guards if spec.signal == "prometheus"
@@ -51,13 +53,15 @@ def judge(
     moved = bool(alarmed) and _all_shared(alarmed, model, version, guards)
     ill = _stable_ill(model, version, guards)
     value, reason, text = _answer(model, version, policy, entries, moved)
+    if value == "pass" and (pending := pending_text(version.name, gates, model)) is not None:
+        value, reason, text = "inconclusive", "promotion_pending", pending
     for entry in alarmed:
         fired = own[entry.name].fired if entry.name in own else {}
         position = fired or position
     verdict = Verdict(
         model=model.name, version=version.name,
         rollout_id=model.plan.rollout_id if model.plan else "",
-        verdict=value, reason=reason, text=text, guards=entries,
+        verdict=value, reason=reason, text=text, guards=[*entries, *gates],
         roles="inferred" if model.plan is None or model.plan.inferred else "declared",
         decided_at=model.now_ms, position=position, role=role_of(model, version.name),
     )  # fmt: skip
@@ -193,9 +197,6 @@ def _answer(
                 f"so {blind[0].signal} says nothing.")  # fmt: skip
         return "unknown", blind[0].reason or "label_outage", text
     if all(entry.verdict == "pass" for entry in judging):
-        if policy.promote is not None and role_of(model, name) == "canary":
-            text = f"{name} keeps every limit; its promotion tests are not won yet."
-            return "inconclusive", "promotion_pending", text
         return (
             "pass",
             "within_objectives",

@@ -19,9 +19,11 @@ from detectors import losses
 from detectors.base import F64, Bool, Detector, Reading, Rows, StateMismatch
 from schemas.plugins import Registry
 from schemas.policies import (
+    GATE,
     HIGHER_IS_BETTER,
     NEEDS_LABELS,
     NEEDS_MEAN_GUARD,
+    PROVABLE,
     RATES,
     GuardSpec,
     Policy,
@@ -50,6 +52,8 @@ class Guard:
     fired: dict[str, int | str] = field(default_factory=dict)
     """Name of the row at which it fired."""
     rows: int = 0
+    gate: bool = False
+    """It proves a canary fit for promotion; its alarm is no breach."""
 
     @property
     def name(self) -> str:
@@ -98,9 +102,9 @@ class Guard:
         self.fired, self.rows = dict(state["fired"]), state["rows"]
 
 
-def guards_for(policy: Policy, role: str, registry: Registry) -> dict[str, Guard]:
-    """Build the guards of a version in a role: `stable` or `canary`."""
-    built = {}
+def guards_for(policy: Policy, role: str, registry: Registry, stable: str) -> dict[str, Guard]:
+    """Build the guards of a version in a role: `stable` or `canary`; the latter with its gates."""
+    built = gates_for(policy, registry, stable) if role == "canary" else {}
     for spec in policy.guards:
         if spec.signal == "prometheus":
             continue
@@ -108,6 +112,25 @@ def guards_for(policy: Policy, role: str, registry: Registry) -> dict[str, Guard
             continue
         built[spec.label] = build(spec, policy, registry)
     return built
+
+
+def gates_for(policy: Policy, registry: Registry, stable: str) -> dict[str, Guard]:
+    """Build the promotion gates of a canary: one for each signal that has a limit and is provable.
+
+    A proof is about one pair of versions, so a gate bears the stable's name: under another stable
+    it is another gate, without evidence.
+    """
+    if policy.promote is None:
+        return {}
+    margin = policy.promote.margin
+    signals = [g.signal for g in policy.guards if g.detector is None and g.signal in PROVABLE]
+    gates = {}
+    for signal in dict.fromkeys(signals):
+        name = f"{GATE}{signal} against {stable}"
+        spec = GuardSpec(signal=signal, name=name, max_increase=margin)
+        detector = registry.make("promote", margin=1 + margin)
+        gates[name] = Guard(spec, detector, "paired", None, None, gate=True)
+    return gates
 
 
 def loss_limit(spec: GuardSpec) -> float | None:
@@ -145,16 +168,19 @@ def _worse_side(spec: GuardSpec) -> str:
     return "up" if spec.signal in RATES | {"latency_ms"} else "both"
 
 
-def wanted_tables(spec: GuardSpec, arms: str, policy: Policy) -> tuple[str, ...]:
+def wanted_tables(guard: Guard, policy: Policy) -> tuple[str, ...]:
     """Which tables carry a guard's rows.
 
     Labels count once they had their time (`final`), so that fast bad labels cannot accuse a young
-    version. `conditional` lets a paired guard count them on arrival. `optimistic` is judged as
-    `matured` until its own guards exist, which is slower and never less safe.
+    version. `conditional` lets a paired guard count them on arrival, but never a gate: labels that
+    come late for the canary alone would look like proof. `optimistic` is judged as `matured` until
+    its own guards exist, which is slower and never less safe.
     """
-    if spec.signal not in NEEDS_LABELS:
+    signal = guard.spec.signal
+    if signal not in NEEDS_LABELS:
         return ("served",)
-    if policy.labels == "conditional" and arms == "paired" and spec.signal != "label_coverage":
+    on_arrival = policy.labels == "conditional" and guard.arms == "paired" and not guard.gate
+    if on_arrival and signal != "label_coverage":
         return ("labelled",)
     return ("final",)
 
