@@ -167,7 +167,8 @@ def test_every_command_of_the_contract_is_there() -> None:
     """If this breaks, a documented command is missing."""
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     expected = {"demo", "run", "init", "check", "topics", "send", "status", "incidents", "hold",
-                "release", "approve", "reject", "rollback", "promote", "schema"}  # fmt: skip
+                "release", "approve", "reject", "rollback", "promote", "schema",
+                "replay"}  # fmt: skip
 
     assert expected <= commands
 

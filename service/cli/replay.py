@@ -1,0 +1,167 @@
+"""`replay`: a recording through policies, offline. Connects to nothing and sends nothing.
+
+Standard output holds only what the recording and the policies decide, so the same input gives the
+same bytes. Progress and what was refused go to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import detectors
+from schemas.plugins import Registry
+from schemas.times import to_text
+from service.cli.base import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigFile,
+    Failure,
+    app,
+    err,
+    out,
+    print_json,
+    settings,
+)
+from service.clock import WallClock
+from service.replay.compare import Side, compared
+from service.replay.course import Terms
+from service.replay.read import RecordingFault, chunks
+from service.replay.run import WINDOW, Replay
+
+_encode = msgspec.json.Encoder().encode
+SHOWN_REASONS = 5
+"""Reasons of refusal that are told, the most frequent first."""
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="Recordings; - for standard input.")],
+    speed: Annotated[
+        float | None,
+        typer.Option(help="Events per second at most; as fast as it goes if left out."),
+    ] = None,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(help="Settings file to judge by instead; give two or more to compare them."),
+    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Run recordings through policies offline: what would have been said and ordered, and when."""
+    if speed is not None and speed <= 0:
+        raise typer.BadParameter("--speed: give events per second above 0")
+    if len(files) != len(set(files)) and Path("-") in files:
+        raise typer.BadParameter("standard input (-) can be read only once")
+    named = list(policy or [config])
+    replays = [Replay(_terms(file)) for file in named]
+    try:
+        if len(replays) == 1:
+            _print_lines(replays[0], files, speed)
+        else:
+            sides = _sides(replays, named, files, speed)
+            print_json(sides) if as_json else out.print(_table(sides))
+    except RecordingFault as fault:
+        raise Failure(str(fault)) from None
+    _tell_refused(replays[0])
+
+
+def _terms(file: Path) -> Terms:
+    config = settings(file)
+    registry = Registry.of(detectors, entry_points="rollbackd.detectors")
+    return Terms(config.policies, registry, config.digest)
+
+
+def _print_lines(one: Replay, files: list[Path], speed: float | None) -> None:
+    written = sys.stdout.buffer
+    for first, lines in _paced(files, speed):
+        written.writelines(_lines(one.take(first, lines)))
+        if speed is not None:
+            written.flush()
+    written.writelines(_lines(one.finish()))
+    written.write(_encode({"summary": one.summary()}) + b"\n")
+    written.flush()
+
+
+def _lines(told: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    return (_encode(line) + b"\n" for line in told)
+
+
+def _sides(
+    replays: list[Replay], named: list[Path], files: list[Path], speed: float | None
+) -> list[Side]:
+    """Run all policies over one reading of the recording."""
+    told: list[list[dict[str, Any]]] = [[] for _ in replays]
+    for first, lines in _paced(files, speed):
+        for own, one in zip(told, replays, strict=True):
+            own += one.take(first, lines)
+    for own, one in zip(told, replays, strict=True):
+        own += one.finish()
+    sides = [
+        side
+        for file, own, one in zip(named, told, replays, strict=True)
+        for side in compared(str(file), own, one.summary())
+    ]
+    return sorted(sides, key=lambda side: (side.model, side.version))
+
+
+def _table(sides: list[Side]) -> Table:
+    table = Table("model", "version", "policy", "verdict", "first breach", "line", "guard",
+                  "would order", "at", "line", box=box.SIMPLE_HEAD)  # fmt: skip
+    for side in sides:
+        table.add_row(
+            escape(side.model), escape(side.version), escape(side.policy), side.verdict or "-",
+            _time(side.breach_at), _text(side.breach_line), escape(side.guard or "-"),
+            escape(side.command or "-"), _time(side.command_at), _text(side.command_line),
+        )  # fmt: skip
+    return table
+
+
+def _time(at_ms: int | None) -> str:
+    return "-" if at_ms is None else to_text(at_ms)[:19]
+
+
+def _text(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _paced(files: list[Path], speed: float | None) -> Iterator[tuple[int, list[bytes]]]:
+    """The recording's lines, no faster than wanted, with progress where a person looks on."""
+    clock, began_s, count = WallClock(), None, 0
+    most = WINDOW if speed is None else max(1, min(WINDOW, int(speed / 4)))
+    with _progress() as advance:
+        for first, lines in chunks(files, most):
+            began_s = clock.monotonic_s() if began_s is None else began_s
+            yield first, lines
+            count += len(lines)
+            advance(count)
+            if speed is not None:
+                sleep(max(0.0, began_s + count / speed - clock.monotonic_s()))
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(),
+               TextColumn("{task.completed} lines"), TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("replaying", total=None)
+        yield lambda count: bar.update(task, completed=count)
+
+
+def _tell_refused(one: Replay) -> None:
+    counts, reasons = one.join.counts, one.join.reasons
+    if counts.refused:
+        err.print(f"Refused {counts.refused} of {counts.read} events:", markup=False)
+    for reason, count in reasons.most_common(SHOWN_REASONS):
+        err.print(f"{count} times: {reason}", markup=False, highlight=False)

@@ -1,0 +1,1 @@
+"""Replay: a recording through policies, offline. Same core as live, same input, same bytes."""
