@@ -31,14 +31,18 @@ RATIOS = np.geomspace(0.5, 4, 24)
 """Canary/stable rate ratios whose likelihood is kept under a moving share of traffic."""
 
 PRIOR = 0.5
+_NONE_MIXED = 2 * lgamma(PRIOR) - lgamma(2 * PRIOR)
 
 
 def log_e_of_rate(bad: float, n: int, rate: float) -> float:
     """Evidence against a rate in (0, 1), nats, of `bad` among `n` rows."""
-    good = n - bad
-    mixed = lgamma(PRIOR + bad) + lgamma(PRIOR + good) - lgamma(2 * PRIOR + n)
-    none = 2 * lgamma(PRIOR) - lgamma(2 * PRIOR)
-    return mixed - none - bad * log(rate) - good * log1p(-rate)
+    return _log_mixed(bad, n) - bad * log(rate) - (n - bad) * log1p(-rate)
+
+
+def _log_mixed(bad: float, n: int) -> float:
+    """The part of the evidence that no rate enters."""
+    mixed = lgamma(PRIOR + bad) + lgamma(PRIOR + (n - bad)) - lgamma(2 * PRIOR + n)
+    return mixed - _NONE_MIXED
 
 
 def rate_bounds(bad: float, n: int, alpha: float) -> tuple[float, float]:
@@ -52,9 +56,10 @@ def rate_bounds(bad: float, n: int, alpha: float) -> tuple[float, float]:
     if n == 0:
         return 0.0, 1.0
     centre, threshold = bad / n, log(1 / alpha)
+    mixed, good = _log_mixed(bad, n), n - bad
 
     def refuted(rate: float) -> bool:
-        return log_e_of_rate(bad, n, rate) >= threshold
+        return mixed - bad * log(rate) - good * log1p(-rate) >= threshold
 
     lower = _last_refuted(refuted, 0.0, centre) if bad else 0.0
     upper = _last_refuted(refuted, 1.0, centre) if bad < n else 1.0
