@@ -168,7 +168,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     expected = {"demo", "run", "init", "check", "topics", "send", "status", "incidents", "hold",
                 "release", "approve", "reject", "rollback", "promote", "schema",
-                "replay"}  # fmt: skip
+                "replay", "plan"}  # fmt: skip
 
     assert expected <= commands
 
