@@ -6,7 +6,7 @@ line that says so is looked for in between.
 
 How. Rows wait until a judgement is due and are then fed at once. It is due
 
-- after each of the first rows since the plan changed, then each time an eighth more, at most
+- after each of the first rows since the plan changed, then each time a quarter more, at most
   `MOST_ROWS` apart;
 - on the line on which a version falls silent or speaks again, a rollout event takes effect or a new
   version comes;
@@ -45,7 +45,7 @@ from service.watch.order import Said, Wall, wants_command
 from service.watch.state import Model
 from service.watch.step import JUDGE_EVERY_MS, Book
 
-PORTION = 8
+PORTION = 4
 MOST_ROWS = 4096
 """Most rows between two judgements."""
 QUIET_MS = 0

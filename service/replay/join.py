@@ -112,7 +112,10 @@ class _Seen:
     codes: list[int] = field(default_factory=list)
     outcomes: list[tuple[int, int, int, int, Any, Any]] = field(default_factory=list)
     """(row, line, observed, watermark before, label, cost)."""
-    timeline: list[tuple[int, int]] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    """Lines of accepted predictions and outcomes."""
+    marks: list[int] = field(default_factory=list)
+    """Watermark after each of them."""
 
 
 class Join:
@@ -149,9 +152,8 @@ class Join:
                 self._observe(line, event, seen)  # type: ignore[arg-type]
             else:
                 self._roll_out(line, event, block)  # type: ignore[arg-type]
-        if seen.timeline:
-            timeline = np.array(seen.timeline, np.int64)
-            block.lines, block.marks = timeline[:, 0], timeline[:, 1]
+        if seen.accepted:
+            block.lines, block.marks = np.array(seen.accepted), np.array(seen.marks)
             self._place(block, seen, first_row)
             block.final = self._mature(block)
         return block
@@ -191,7 +193,8 @@ class Join:
             self._highest_ms = time_ms
         if time_ms > self._watermark_ms:
             self._watermark_ms = time_ms
-        seen.timeline.append((line, self._watermark_ms))
+        seen.accepted.append(line)
+        seen.marks.append(self._watermark_ms)
 
     def _predict(self, line: int, event: Prediction, seen: _Seen, block: Block) -> None:
         time_ms = self._time_of(event, event.served_at)
