@@ -48,19 +48,19 @@ class Result(NamedTuple):
 def a_prediction(key: str, at_s: float, version: str = "v41", **more: Any) -> Line:
     """A prediction served so many seconds after the start."""
     return {"type": "prediction", "prediction_id": key, "model": "credit-risk",
-            "version": version, "served_at": START_MS + int(at_s * 1000), **more}  # fmt: skip
+            "version": version, "served_at": START_MS + round(at_s * 1000), **more}  # fmt: skip
 
 
 def an_outcome(key: str, at_s: float, label: Any = 1, **more: Any) -> Line:
     """An outcome observed so many seconds after the start."""
     return {"type": "outcome", "prediction_id": key, "label": label,
-            "observed_at": START_MS + int(at_s * 1000), **more}  # fmt: skip
+            "observed_at": START_MS + round(at_s * 1000), **more}  # fmt: skip
 
 
 def a_rollout(at_s: float = 0.0, **more: Any) -> Line:
     """v42 is canary of v41 at a fifth."""
     return {"type": "rollout", "model": "credit-risk", "stable": "v41", "canary": "v42",
-            "weight": 0.2, "at": START_MS + int(at_s * 1000)} | more  # fmt: skip
+            "weight": 0.2, "at": START_MS + round(at_s * 1000)} | more  # fmt: skip
 
 
 def traffic(
