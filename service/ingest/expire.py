@@ -112,6 +112,5 @@ def end_fold(part: Partition, window: Window) -> None:
     part.due_parked = due_parked(part, part.intent.due_s)
     if fold.owed:
         rows = np.array(fold.owed, np.int64)
-        rows = rows[np.argsort(part.pending.rows["offset"][rows], kind="stable")]
         window.labelled[PREDICTIONS].append((part.pending.rows["offset"][rows], rows))
     forget(part, window)

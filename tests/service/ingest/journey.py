@@ -67,6 +67,7 @@ class Journey:
 
     def __init__(self, root: Path, policies: Sequence[Policy] = (), **settings: Any) -> None:
         self.root = root
+        self.roots = [root, root / "other-machine"]
         self.policies = list(policies) or [policy()]
         self.settings = IngestSettings(**settings)
         self.clock = SetClock(NOW)
@@ -143,6 +144,12 @@ class Journey:
         self.worker = None
         if lose_disk:
             shutil.rmtree(self.root / "ingest", ignore_errors=True)
+
+    def move(self) -> None:
+        """Crash, and go on on the other of two machines, with whatever its disk still has."""
+        self.crash()
+        self.roots.reverse()
+        self.root = self.roots[0]
 
     async def crash_while_saying(self, counts: dict[str, int], said: bool) -> None:
         """End in the middle of a step, before or after its messages are on the log."""

@@ -27,7 +27,18 @@ EVERY = settings(
 )  # fmt: skip
 
 few = st.integers(0, 3)
-ENDS = ("say", "unsaid", "uncommitted", "retry", "retry_said", "crash", "lose", "lose_uncommitted")
+ENDS = (
+    "say",
+    "unsaid",
+    "uncommitted",
+    "retry",
+    "retry_said",
+    "crash",
+    "lose",
+    "lose_uncommitted",
+    "move",
+    "move",
+)
 steps = st.lists(
     st.tuples(
         st.sampled_from(["go"] * 6 + ["tick"] * 4 + list(ENDS)), few, few, few, few,
@@ -85,6 +96,8 @@ async def travel(journey: Journey, world: World, plan: list[tuple[Any, ...]], ch
         elif kind.endswith("uncommitted"):
             await journey.read(wanted, commit=False)
             journey.crash(lose_disk=kind.startswith("lose"))
+        elif kind == "move":
+            journey.move()
         else:
             journey.crash(lose_disk=kind == "lose")
         if journey.worker is None:

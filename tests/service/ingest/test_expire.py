@@ -170,3 +170,35 @@ async def test_memory_is_given_back(journey: Journey) -> None:
 def part_store(journey: Journey) -> list[tuple[bytes, bytes]]:
     assert journey.worker is not None
     return list(journey.worker._held[0].store._db.items())  # type: ignore[arg-type]
+
+
+async def test_another_machine_says_what_was_decided(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this breaks, a prediction that was to end unlabelled is labelled elsewhere."""
+    monkeypatch.setattr(expire, "MOST_ROWS", 1)
+    await journey.open()
+    journey.write("predictions", *[prediction(f"p{n}") for n in range(3)], prediction("z", 60))
+    await journey.read_all()
+    while not ends(journey):
+        await journey.tick(1.0)
+    journey.write("outcomes", outcome("p2", 1))  # while p2 waits for its turn to be said
+    await journey.read_all()
+    journey.crash(lose_disk=True)
+    await journey.open(2)
+    await journey.pass_time(10)
+    assert [("unlabelled", n) for n in range(3)] == ends(journey)
+
+
+async def test_another_machine_does_not_end_rows_again(journey: Journey) -> None:
+    """If this breaks, every move of a partition repeats what was said for a horizon."""
+    await journey.open()
+    journey.write("predictions", prediction("a"), prediction("b", 8))
+    await journey.read_all()
+    while not ends(journey):
+        await journey.tick(1.0)
+    journey.crash(lose_disk=True)
+    await journey.open(2)
+    await journey.pass_time(20)
+    ended = [row.offset for row in journey.rows() if row.kind == "unlabelled"]
+    assert [0, 1] == ended

@@ -157,3 +157,34 @@ async def test_other_models_and_many_versions_in_one_window(journey: Journey) ->
             row.model, row.values["version"], row.values["class"],
         )  # fmt: skip
     assert 200 == len(said(journey, "served"))
+
+
+async def test_another_machine_names_pairs_alike_and_in_order(tmp_path: Path) -> None:
+    """If this breaks, pairs are lost or counted twice when a worker moves."""
+    journey = Journey(tmp_path, [policy("m", 100.0)])
+    await journey.open()
+    journey.write("outcomes", outcome("b", 2), outcome("a", 3))
+    await journey.read_all()
+    journey.write("predictions", prediction("a"), prediction("b", 1))
+    journey.crash(lose_disk=True)
+    await journey.open(5)
+    named = [(row.topic, row.offset) for row in said(journey, "labelled")]
+    assert [("predictions", 0), ("predictions", 1)] == named
+
+
+async def test_no_two_steps_follow_one_commit(tmp_path: Path) -> None:
+    """If this breaks, a machine that has only the log names a pair otherwise than it was said."""
+    journey = Journey(tmp_path, [policy("m", 100.0)])
+    await journey.open()
+    journey.write("predictions", prediction("x"))
+    await journey.read_all()
+    journey.write("outcomes", outcome("a", 1))
+    await journey.read({"outcomes": 1}, commit=False)  # parked and stored, never committed
+    journey.crash()
+    await journey.open()
+    journey.write("predictions", prediction("a"))
+    await journey.read({"predictions": 1}, commit=False)
+    journey.crash(lose_disk=True)
+    await journey.open(5)
+    await journey.tick()
+    assert 1 == len({(row.topic, row.offset) for row in said(journey, "labelled")})

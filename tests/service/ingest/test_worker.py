@@ -80,6 +80,7 @@ async def test_what_could_not_be_said_is_said_before_anything_else(tmp_path: Pat
     assert [] == journey.rows()
     await journey.read({"predictions": 2})
     assert [0, 1] == [row.offset for row in journey.rows()]
+    assert {} == journey.observations()[-1].counts  # what the engine brought again is no duplicate
     assert 2 == journey.committed["predictions"].offset
 
 
