@@ -26,6 +26,7 @@ from service.config import Config, ConfigFaults, local_path
 from service.engine.base import Engine
 from service.engine.kafka import KafkaEngine
 from service.engine.local import LocalEngine
+from service.memory import collect_seldom
 from service.plug import build
 from service.signing import Signer, Verifier
 from service.storage.checkpoints import CheckpointStore
@@ -35,6 +36,7 @@ from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.storage.receipts import ReceiptStore
 from service.telemetry import Metrics
+from service.watch.detect import faults_of_detectors
 from service.web.worker import ListenFault as ListenFault
 
 ROLES = ("ingest", "watch", "act", "record", "alert", "web")
@@ -64,7 +66,7 @@ class Parts:
 
 
 def plugins_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build adapters and notifiers.
+    """Build adapters and notifiers, and see that the detectors that policies name can be built.
 
     Raises
     ------
@@ -83,9 +85,15 @@ def plugins_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         notifier_files.endpoint_name(alert): build(notifiers, alert, f"alerts[{index}]", lines)
         for index, alert in enumerate(config.alerts or [{"kind": "log"}])
     }
+    lines += faults_of_detectors(config.policies, detectors_known())
     if lines:
         raise ConfigFaults(lines)
     return built, told
+
+
+def detectors_known() -> Registry:
+    """Find every detector, ours and those of installed packages."""
+    return Registry.of(detectors, entry_points="rollbackd.detectors", family="detector")
 
 
 def engine_of(config: Config, database: sa.Engine, clock: Clock, metrics: Metrics) -> Engine:
@@ -140,6 +148,7 @@ async def serve(
         bound = _serve_http(parts, "web" in roles, listen)
         log.info("started", roles=sorted(roles), engine=config.engine.url.split("?")[0],
                  listen=bound, digest=config.digest)  # fmt: skip
+        collect_seldom()
         if ready is not None:
             ready.set()
         await _run_until(parts, stop)
@@ -182,7 +191,7 @@ def _wire_watch(parts: Parts) -> None:
     config = parts.config
     WatchWorker(
         parts.engine, parts.clock, parts.metrics, config.policies,
-        Registry.of(detectors, entry_points="rollbackd.detectors"), HoldStore(parts.database),
+        detectors_known(), HoldStore(parts.database),
         Signer.load_or_create(_key_file(config)), config.digest, parts.kill_switch,
     ).register()  # fmt: skip
 

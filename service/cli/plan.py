@@ -16,9 +16,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-import detectors
-from schemas.plugins import Registry
 from schemas.policies import Policy, policy_for
+from service.app import detectors_known, plugins_of
 from service.cli.base import DEFAULT_CONFIG, AsJson, ConfigFile, Failure, app, out, print_json
 from service.cli.base import settings as settings_of
 from service.cli.chart import Axis, Line, draw
@@ -47,8 +46,9 @@ def plan(
         raise typer.BadParameter(f"--worse {unfit[0]:g}: expected how many times as bad, above 1")
     if plot is not None and plot.suffix.lower() != ".svg":
         raise typer.BadParameter(f"--plot {plot}: only SVG is drawn; name a file that ends in .svg")
-    registry = Registry.of(detectors, entry_points="rollbackd.detectors", family="detector")
-    policies = _policies(settings_of(config).policies, model)
+    settings = settings_of(config)
+    plugins_of(settings)
+    registry, policies = detectors_known(), _policies(settings.policies, model)
     told = [(p, forecast(p, registry, traffic, sorted(set(worse)))) for p in policies]
     if plot is not None:
         if len(policies) > 1:

@@ -17,7 +17,7 @@ import structlog
 
 from detectors import losses
 from detectors.base import F64, Bool, Detector, Reading, Rows, StateMismatch
-from schemas.plugins import Registry
+from schemas.plugins import PluginFault, Registry
 from schemas.policies import (
     GATE,
     HIGHER_IS_BETTER,
@@ -145,7 +145,9 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry) -> Guard:
     alpha, limit = policy.guard_alpha(), loss_limit(spec)
     params: dict[str, Any]
     if spec.detector is not None:
-        kind, params = spec.detector, {"side": _worse_side(spec), **spec.params}
+        kind = spec.detector
+        sided = "side" in registry.parameters(kind)
+        params = {"side": _worse_side(spec)} | spec.params if sided else dict(spec.params)
         return Guard(spec, registry.make(kind, **params), "single", None, None)
     if spec.max_increase is not None:
         if spec.signal in RATES:
@@ -161,6 +163,33 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry) -> Guard:
     else:
         kind, params = "rate", {"limit": limit}
     return Guard(spec, registry.make(kind, alpha=alpha, **params), "single", alpha, limit)
+
+
+def faults_of_detectors(policies: list[Policy], registry: Registry) -> list[str]:
+    """Find detectors by name that cannot do what a policy wants of them, a line each.
+
+    Without this an unknown one is found when the first row arrives.
+    """
+    lines = []
+    for i, policy in enumerate(policies):
+        for j, spec in enumerate(policy.guards):
+            if spec.detector is not None and (fault := _unfit(spec, policy, registry)) is not None:
+                lines.append(f"policies[{i}].guards[{j}].detector: {fault}")
+    return lines
+
+
+def _unfit(spec: GuardSpec, policy: Policy, registry: Registry) -> str | None:
+    kind = spec.detector or ""
+    try:
+        build(spec, policy, registry)
+    except (PluginFault, ValueError, TypeError) as fault:
+        return str(fault)
+    facts = registry.facts(kind)
+    if facts["arms"] != "single":
+        return f"found {kind!r}, which compares two versions; expected max_increase, or promote"
+    if facts.get("losses") == "binary" and spec.signal not in RATES:
+        return f"found {kind!r} on {spec.signal!r}, expected a signal that is a rate"
+    return None
 
 
 def _worse_side(spec: GuardSpec) -> str:

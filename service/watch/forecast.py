@@ -8,8 +8,8 @@ What a size means depends on the limit. On a share of bad predictions it is how 
 the base rate the canary is; on a quantile, how many times as often as permitted it is exceeded; on
 a mean, how many times the limit it is.
 
-Refused: guards without a promise (river's detectors, queries) and `traffic_share`, which follows
-the router and not the version.
+Refused: detectors named by a policy and queries, which make no such promise, and `traffic_share`,
+which follows the router and not the version.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _of_guard(guard: Guard, policy: Policy, traffic: Traffic, worse: Sequence[fl
     if guard.spec.signal == "traffic_share":
         note = "follows the router, not the version; not planned"
     elif kind not in REQUESTS:
-        note = f"{kind} promises nothing, so nothing can be planned"
+        note = f"{kind} does not bound the chance of ever alarming falsely; not planned"
     else:
         sizes = [_size(guard, kind, policy, traffic, w) for w in worse]
     return Forecast(

@@ -63,7 +63,7 @@ def test_words_say_what_the_figures_assume() -> None:
     for words in (
         "fraud: canary has 10%, 50 requests/s", "never: within or near its limit",
         "requests whose label is negative", "1 h old (the horizon); their times include that wait",
-        "adwin promises nothing", "This policy has no promote block",
+        "adwin does not bound", "This policy has no promote block",
         "A proof on labels needs them for 90% of requests.",
     ):  # fmt: skip
         assert words in shown

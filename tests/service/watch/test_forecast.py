@@ -99,7 +99,7 @@ def test_a_proof_is_planned_for_each_gate_with_the_policys_margin() -> None:
 @pytest.mark.parametrize(
     ("guard", "words"),
     [
-        (GuardSpec(signal="score", detector="adwin"), "promises nothing"),
+        (GuardSpec(signal="score", detector="adwin"), "does not bound"),
         (GuardSpec(signal="traffic_share", max=0.3), "follows the router"),
         (GuardSpec(signal="prometheus", query="up", max=1), "polled"),
     ],
