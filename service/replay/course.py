@@ -216,14 +216,16 @@ class Course:
         lines, marks = self._queues.lines(min(line, fired))
         if fired == line and (not len(lines) or int(lines[-1]) < line):
             lines, marks = np.append(lines, line), np.append(marks, mark_ms)
+        # A guard's line is exact, so the line before it is asked first.
         low, high = 0, len(lines) - 1
+        middle = high - 1
         while low < high:
-            middle = (low + high) // 2
             self._restore()
             if self._news(self._try(int(lines[middle]), int(marks[middle]), {})):
                 high = middle
             else:
                 low = middle + 1
+            middle = (low + high) // 2
         return int(lines[high]), int(marks[high])
 
     def _try(self, line: int, mark_ms: int, newest: dict[str, int]) -> list[Said]:

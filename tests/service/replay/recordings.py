@@ -68,7 +68,7 @@ def traffic(
     stable_fails: float = 0.0, canary_fails: float = 0.0,
 ) -> list[Line]:  # fmt: skip
     """Ten predictions a second and their outcomes, in order of arrival, after a rollout."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     timed: list[tuple[float, int, Line]] = [(0.0, 0, a_rollout())]
     for number in range(10 * seconds):
         at_s, version = number / 10, "v42" if chance.random() < 0.2 else "v41"

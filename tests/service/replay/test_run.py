@@ -74,12 +74,13 @@ def test_lines_come_in_order_and_the_summary_agrees_with_them() -> None:
 
 def test_the_sum_of_what_was_read_holds() -> None:
     """If this breaks, lines of a recording vanish from the account."""
-    lines = packed([
+    events = [
         a_prediction("a", 0), a_prediction("a", 1), a_prediction("b", 2),
         an_outcome("a", 3, 1), an_outcome("a", 4, 1), an_outcome("a", 5, 0),
         an_outcome("c", 5, 0), an_outcome("c", 5, 0), an_outcome("c", 6, 1), a_prediction("c", 6),
         a_prediction("old", -10**9), {"type": "prediction"},
-    ]) + [b"\n", b"{}\n", b"[1]\n", b"   \n"]  # fmt: skip
+    ]  # fmt: skip
+    lines = [*packed(events), b"\n", b"{}\n", b"[1]\n", b"   \n"]
 
     summary = replayed(lines).summary
 
