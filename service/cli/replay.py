@@ -20,9 +20,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import detectors
-from schemas.plugins import Registry
 from schemas.times import to_text
+from service.app import detectors_known
 from service.cli.base import (
     DEFAULT_CONFIG,
     AsJson,
@@ -35,10 +34,13 @@ from service.cli.base import (
     settings,
 )
 from service.clock import WallClock
+from service.config import ConfigFaults
+from service.memory import collect_seldom
 from service.replay.compare import Side, compared
 from service.replay.course import Terms
 from service.replay.read import RecordingFault, chunks
 from service.replay.run import WINDOW, Replay
+from service.watch.detect import faults_of_detectors
 
 _encode = msgspec.json.Encoder().encode
 SHOWN_REASONS = 5
@@ -66,6 +68,7 @@ def replay(
         raise typer.BadParameter("standard input (-) can be read only once")
     named = list(policy or [config])
     replays = [Replay(_terms(file)) for file in named]
+    collect_seldom()
     try:
         if len(replays) == 1:
             _print_lines(replays[0], files, speed)
@@ -78,8 +81,9 @@ def replay(
 
 
 def _terms(file: Path) -> Terms:
-    config = settings(file)
-    registry = Registry.of(detectors, entry_points="rollbackd.detectors")
+    config, registry = settings(file), detectors_known()
+    if lines := faults_of_detectors(config.policies, registry):
+        raise ConfigFaults(lines)
     return Terms(config.policies, registry, config.digest)
 
 

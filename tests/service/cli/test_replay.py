@@ -102,6 +102,7 @@ def test_bad_lines_are_counted_and_told_on_standard_error(home: Path) -> None:
         (["-", "-"], 2, b"only once"),
         (["bad.jsonl", "--config", "none.yaml"], 2, b"none.yaml"),
         (["bad.jsonl", "--policy", "wrong.yaml"], 2, b"policies[0].alpha"),
+        (["bad.jsonl", "--policy", "unknown.yaml"], 2, b"policies[0].guards[0].detector"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -110,6 +111,8 @@ def test_what_cannot_be_done_is_one_sentence(
     """If this breaks, a typo ends in a traceback."""
     (home / "cut.gz").write_bytes(gzip.compress((home / "bad.jsonl").read_bytes())[:2000])
     (home / "wrong.yaml").write_text("policies: [{model: m, alpha: 7}]")
+    guard = "{signal: score, detector: crystal_ball}"
+    (home / "unknown.yaml").write_text(f"policies: [{{model: m, guards: [{guard}]}}]")
 
     done = piped(home, b"", *arguments)
 
