@@ -21,7 +21,7 @@ import numpy as np
 
 from schemas.observations import DTYPES, Block, Observations, pack
 from service.ingest.find import Ints
-from service.ingest.pending import FAILED, TEXT_LABEL, TEXT_VALUE
+from service.ingest.pending import FAILED, TEXT_LABEL, TEXT_VALUE, observed_ms
 from service.ingest.state import Partition, Said, Window
 from service.ingest.texts import Texts, Values
 
@@ -154,7 +154,7 @@ def _columns(said: Said, texts: Texts) -> tuple[dict[str, Any], dict[str, list[s
     if said.kind == "served" and said.events is not None:
         _put(columns, "latency_ms", np.array([e.latency_ms for e in said.events], np.float64))
     if said.kind in ("labelled", "matured"):
-        columns["observed_ms"] = rows["observed_ms"]
+        columns["observed_ms"] = observed_ms(rows)
         _put(columns, "cost", rows["cost"])
         _put_values(columns, held, ("label_value", "label_class"),
                     Values(rows["label"], flags & TEXT_LABEL > 0), texts)  # fmt: skip

@@ -28,12 +28,16 @@ Rows = NDArray[np.void]
 """Structured array of dtype `ROW`."""
 
 ROW = np.dtype([
-    ("offset", "<i8"), ("served_ms", "<i8"), ("value", "<f8"), ("score", "<f8"),
-    ("weight", "<f8"), ("label", "<f8"), ("observed_ms", "<i8"), ("cost", "<f8"),
+    ("offset", "<i8"), ("served_ms", "<i8"), ("value", "<f8"), ("label", "<f8"), ("cost", "<f8"),
+    ("score", "<f4"), ("weight", "<f4"), ("delay_ms", "<u4"),
     ("unit", "<u4"), ("due_s", "<u4"), ("model", "<u2"), ("version", "<u2"), ("state", "|u1"),
     ("flags", "|u1"),
 ])  # fmt: skip
-"""One prediction. Packed, not aligned: eight bytes a row are worth more than speed here."""
+"""One prediction. Packed, not aligned: eight bytes a row are worth more than speed here. For the
+same reason scores and weights have seven digits, and an outcome's time is kept as its delay."""
+
+LONGEST_DELAY_MS = 2**32 - 1
+"""49 days; a longer delay is kept as this one."""
 
 WAITING, LABELLED, SAID, LATE = 0, 1, 2, 3
 """State of a row: `LATE` met its outcome after its horizon, and is unlabelled for good."""
@@ -43,6 +47,18 @@ TEXT_VALUE, TEXT_LABEL, FAILED, CLOSED = 1, 2, 4, 8
 
 SLAB = 4096
 NEVER = 1 << 33
+
+
+def delays_ms(observed_ms: Ints, served_ms: Ints) -> Ints:
+    """How long outcomes took, as a row keeps it; an outcome from before its prediction took 0."""
+    delays: Ints = np.clip(observed_ms - served_ms, 0, LONGEST_DELAY_MS)
+    return delays
+
+
+def observed_ms(rows: Rows) -> Ints:
+    """When the outcomes of rows were observed."""
+    times: Ints = rows["served_ms"] + rows["delay_ms"].astype(np.int64)
+    return times
 
 
 @dataclass(slots=True)
@@ -173,7 +189,7 @@ class Pending:
     def label(self, rows: Ints, given: Labels) -> None:
         """Give waiting rows their outcome."""
         self.rows["label"][rows] = given.label
-        self.rows["observed_ms"][rows] = given.observed_ms
+        self.rows["delay_ms"][rows] = delays_ms(given.observed_ms, self.rows["served_ms"][rows])
         self.rows["cost"][rows] = given.cost
         self.rows["state"][rows] = np.where(given.late, LATE, LABELLED)
         if given.is_text.any():

@@ -42,6 +42,7 @@ from service.ingest.pending import (
     TEXT_VALUE,
     Labels,
     Rows,
+    observed_ms,
 )
 from service.ingest.state import Blob, Mark, Parked, Partition, Run, Window
 from service.ingest.texts import Values
@@ -129,7 +130,7 @@ def _pack_labels(part: Partition, places: Ints) -> tuple[bytes, bytes]:
     max_due_s = int(rows["due_s"].max())
     _add_run(part.runs, Run(part.seq, part.seq, max_due_s, len(rows)))
     is_text, late = (rows["flags"] & TEXT_LABEL) > 0, rows["state"] == LATE
-    columns = [rows["offset"], rows["label"], is_text, rows["observed_ms"], rows["cost"], late]
+    columns = [rows["offset"], rows["label"], is_text, observed_ms(rows), rows["cost"], late]
     texts = _texts_of(part, rows, "label", TEXT_LABEL)
     packed = (max_due_s, len(rows), [column.tobytes() for column in columns], texts)
     return _label_key(part.seq), _encode(packed)

@@ -38,7 +38,15 @@ from schemas.times import (
 from schemas.wire import fault_of
 from service.ingest.find import Ints
 from service.ingest.models import NO_ROOM, Models
-from service.ingest.pending import FAILED, LABELLED, ROW, TEXT_LABEL, TEXT_VALUE, Rows
+from service.ingest.pending import (
+    FAILED,
+    LABELLED,
+    ROW,
+    TEXT_LABEL,
+    TEXT_VALUE,
+    Rows,
+    delays_ms,
+)
 from service.ingest.state import Partition
 from service.replay.read import KIND_OF, OUTCOME, PREDICTION, Read
 
@@ -303,7 +311,8 @@ class Join:
         row, line, observed, before, label, cost = zip(*seen.outcomes, strict=True)
         rows, observed_ms = np.array(row, np.int64), np.array(observed, np.int64)
         labels = self.part.texts.encode(label)
-        self.rows["label"][rows], self.rows["observed_ms"][rows] = labels.numbers, observed_ms
+        self.rows["label"][rows] = labels.numbers
+        self.rows["delay_ms"][rows] = delays_ms(observed_ms, self.rows["served_ms"][rows])
         self.rows["cost"][rows] = np.array(cost, np.float64)
         self.rows["flags"][rows[labels.is_text]] |= TEXT_LABEL
         due_ms = self._due_ms[rows]

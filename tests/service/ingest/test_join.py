@@ -94,11 +94,11 @@ async def test_a_row_is_named_by_the_event_that_completed_it(journey: Journey) -
 
 async def test_a_row_carries_what_guards_need(journey: Journey) -> None:
     """If this breaks, a guard misses its input or judges another one."""
-    full = prediction("a", 1, prediction="spam", score=0.9, latency_ms=12.5, error="timeout",
-                      weight=0.1, features={"age": 3})  # fmt: skip
+    full = prediction("a", 1, prediction="spam", score=0.875, latency_ms=12.5, error="timeout",
+                      weight=0.125, features={"age": 3})  # fmt: skip
     await one_by_one(journey, full, outcome("a", 4, 0, cost=2.5))
     served, labelled = (said(journey, kind)[0] for kind in ("served", "labelled"))
-    common = {"served_ms": NOW + 1000, "version": "v1", "score": 0.9, "weight": 0.1,
+    common = {"served_ms": NOW + 1000, "version": "v1", "score": 0.875, "weight": 0.125,
               "class": "spam", "error": 1}  # fmt: skip
     assert common | {"latency_ms": 12.5} == served.values
     extra = {"observed_ms": NOW + 4000, "label_value": 0.0, "cost": 2.5}
