@@ -104,11 +104,11 @@ class Course:
         """Take in what a block brought for this model, and judge where it is due."""
         self._block = block
         self._queues.add(*parts)
-        self._silence.take(block, parts[0], versions)
+        self._silence.take(block, parts, versions)
         for line, _, event in (cut for cut in block.cuts if cut[1] == self.name):
             self._run(line - 1)
             self._settle(line - 1)
-            self._since = 0
+            self._since, self._line = 0, line - 1
             if event is not None:
                 self._roll_out(line, event)
         last = int(block.lines[-1]) if len(block.lines) else 0
@@ -231,7 +231,11 @@ class Course:
     def _try(self, line: int, mark_ms: int, newest: dict[str, int]) -> list[Said]:
         """Feed all up to a line, and judge."""
         said: list[Said] = []
-        messages = self._queues.messages(line, mark_ms, newest)
+        last_ms = self._queues.last_mark(line)
+        messages = self._queues.messages(line, mark_ms if last_ms is None else last_ms, newest)
+        if last_ms is not None and last_ms < mark_ms:
+            # Time went on without rows of this model, which the core has to see as such.
+            messages.append(self._queues.no_rows(mark_ms))
         for message in messages[:-1]:
             said += self._book.observe(message, QUIET_MS)
         return said + self._book.observe(messages[-1], self._loud_ms())
@@ -257,14 +261,14 @@ class Course:
     def _roll_out(self, line: int, event: Rollout) -> None:
         """Let a rollout event take effect at its place, or wait for its time."""
         mark_ms = self._mark_at(line)
-        now = self._queues.messages(0, mark_ms, {})[0]
+        now = self._queues.no_rows(mark_ms)
         said = list(self._book.observe(now, QUIET_MS))
         said += self._book.roll_out(event, self._loud_ms())
         model = self.model
         if model is not None and any(to_ms(e.at) <= model.now_ms for e in model.pending):
             # Behind others that wait: the core takes it with the next observations.
             said += self._book.observe(now, self._loud_ms())
-        self._mark_ms = max(self._mark_ms, mark_ms)
+        self._line, self._mark_ms = line, max(self._mark_ms, mark_ms)
         self._tell(line, [*said, *self._act()], mark_ms or to_ms(event.at))
 
     def _act(self) -> list[Said]:

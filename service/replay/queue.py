@@ -140,9 +140,19 @@ class Queues:
                     window.said.append(said)
         self._part.watermark_ms = mark_ms
         if not window.said:
-            return [Observations(self._model, 0, self._part.streams, mark_ms, [], [], [], {})]
+            return [self.no_rows(mark_ms)]
         packed: Sequence[tuple[bytes, bytes]] = observations(self._part, window, self._sampler)
         return [unpack(message) for _, message in packed]
+
+    def no_rows(self, mark_ms: int) -> Observations:
+        """A message that only says how far time has come."""
+        return Observations(self._model, 0, self._part.streams, mark_ms, [], [], [], {})
+
+    def last_mark(self, line: int) -> int | None:
+        """Watermark at the last line up to this one that has rows to feed."""
+        ends = [(queue, queue.end(line)) for queue in self.all]
+        return max((int(queue.held.marks[end - 1]) for queue, end in ends if end > queue.at),
+                   default=None)  # fmt: skip
 
     def fed(self, line: int) -> None:
         """Forget all up to a line."""
