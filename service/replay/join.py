@@ -11,7 +11,7 @@ its horizon; an outcome on that very line still meets it. Without its outcome by
 observed beyond the horizon, it stays unlabelled. An outcome that comes first waits for its
 prediction as long as the recording lasts.
 
-Memory: ids are never forgotten, about 300 bytes per prediction, so that a repeat is found however
+Memory: ids are never forgotten, about 350 bytes per prediction, so that a repeat is found however
 late it comes.
 
 Refused here: verdicts (`course.py`), and time beyond the last event.

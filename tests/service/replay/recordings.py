@@ -89,6 +89,35 @@ def traffic(
     return [line for _, _, line in sorted(timed, key=lambda one: one[:2])]
 
 
+def restless(seed: int) -> list[Line]:
+    """Everything at once: four models, late rows, gaps, plans of all times, repeats."""
+    chance = random.Random(seed)
+    lines: list[Line] = []
+    at_s = 0.0
+    for number in range(chance.randrange(100, 400)):
+        at_s += chance.choice([0.01, 0.05, 0.1, 0.1, 0.2, 0.2, 1.0 if number % 7 else 8.0])
+        what, model = chance.random(), chance.choice(["m1", "m2", "n1", "nobody"])
+        late_s = chance.choice([0.0, 0.0, 0.0, 6 * chance.random()])
+        key = f"k{number if chance.random() < 0.97 else chance.randrange(number + 1)}"
+        if what < 0.02:
+            lines.append(a_rollout(at_s + chance.choice([0, -2, 2, 6]), model=model, stable="v1",
+                                   canary=chance.choice([None, "v2", "v3"]),
+                                   weight=chance.choice([0, 0.1, 0.5])))  # fmt: skip
+        elif what < 0.6:
+            version = chance.choice(["v1", "v2", "v2", "v3"] if what < 0.05 else ["v1", "v2"])
+            line = a_prediction(
+                key, at_s - late_s, version, model=model, prediction=chance.choice([0, 1]),
+                score=chance.random(), latency_ms=500 * chance.random(),
+                features={"x": chance.random() + (number > 200)},
+            )  # fmt: skip
+            is_bad = chance.random() < (0.5 if version == "v2" and seed % 2 else 0.02)
+            lines.append(line | {"error": "boom"} if is_bad else line)
+        else:
+            key = f"k{max(0, number - chance.randrange(1, 30))}"
+            lines.append(an_outcome(key, at_s - late_s / 2, chance.choice([0, 1])))
+    return lines
+
+
 def packed(lines: list[Line]) -> list[bytes]:
     """Lines as they lie in a file."""
     return [json.dumps(line).encode() + b"\n" for line in lines]

@@ -17,6 +17,7 @@ from tests.service.replay.recordings import (
     an_outcome,
     packed,
     replayed,
+    restless,
     traffic,
 )
 
@@ -53,6 +54,53 @@ def test_how_a_recording_is_cut_changes_nothing(window: int) -> None:
 
     assert {"verdict", "breach", "command"} == {line["kind"] for line in expected.lines}
     assert as_bytes(expected) == as_bytes(replayed(lines, OTHER, window))
+
+
+RESTLESS = """\
+policies:
+  - model: "m*"
+    mode: enforce
+    positive: 1
+    horizon: 5s
+    max_silence: 3s
+    cooldown: 4s
+    min_rows: 5
+    guards:
+      - {signal: error_rate, max: 0.05}
+      - {signal: latency_ms, quantile: 0.9, max: 300}
+      - {signal: accuracy, min: 0.90}
+      - {signal: absolute_error, max: 0.5, cap: 2}
+      - {signal: false_positive_rate, max_increase: 0.15}
+      - {signal: "feature:x", detector: page_hinkley, action: alert}
+  - model: "n*"
+    mode: propose
+    guards: [{signal: error_rate, max: 0.2}]
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nor_does_it_where_everything_happens_at_once(seed: int) -> None:
+    """If this breaks, an odd recording gives another result when it is read in other pieces."""
+    lines = packed(restless(seed))
+    expected = replayed(lines, RESTLESS)
+
+    for window in (2, 50):
+        assert as_bytes(expected) == as_bytes(replayed(lines, RESTLESS, window))
+
+
+def test_thousands_that_mature_on_one_line_are_decided_by_it() -> None:
+    """If this breaks, a jump of time ends the replay, or a breach names no line."""
+    lines = [a_rollout()]
+    for number in range(12_000):
+        lines.append(
+            a_prediction(f"w{number}", number / 1e4, "v42", prediction=int(number % 4 > 0))
+        )
+        lines.append(an_outcome(f"w{number}", 2.0, 1))
+    lines.append(a_prediction("jump", 60.0))
+
+    [breach] = replayed(packed(lines)).of("breach")
+
+    assert (len(lines), len(lines)) == (breach["line"], breach["position"]["offset"])
 
 
 def test_lines_come_in_order_and_the_summary_agrees_with_them() -> None:
