@@ -178,7 +178,8 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
     if receipt.status == "superseded":
         close(case, model, "superseded")
         return []
-    if receipt.status == "expired":
+    # An effect that nobody could read is no reason to try again, but to call a person.
+    if receipt.status == "expired" and receipt.detail.get("effect") != "unknown":
         case.again = True
         return []
     close(case, model, "paged")

@@ -89,6 +89,30 @@ def test_a_platform_that_lied_is_tried_again_and_then_paged() -> None:
     assert ["unverified:still_serving", "paged:still_serving"] == kinds(second)
 
 
+@pytest.mark.parametrize(
+    ("status", "effect", "expected"),
+    [
+        ("expired", "none", ["rollback"]),
+        ("expired", "unknown", ["paged:expired"]),
+        ("failed", "none", ["paged:failed"]),
+        ("partial", "mixed", ["paged:partial"]),
+        ("superseded", "none", []),
+    ],
+)
+def test_what_follows_a_command_that_was_not_applied(
+    status: str, effect: str, expected: list[str]
+) -> None:
+    """If this breaks, a failed rollback is forgotten, or repeated over an unknown outcome."""
+    book, traffic = a_started_book(), Traffic()
+    play(book, [traffic.second(BAD) for _ in range(30)])
+    receipt = a_receipt(book, traffic.now_ms, status=status, detail={"effect": effect})
+
+    said = list(book.receive(receipt))
+    said += play(book, [traffic.second(BAD) for _ in range(2)])
+
+    assert expected == kinds(said)
+
+
 def test_traffic_that_stops_is_said_to_have_stopped() -> None:
     """If this breaks, silence after a rollback passes for proof."""
     book, traffic = a_started_book(retries=0), Traffic()
