@@ -26,6 +26,8 @@ class Judged(NamedTuple):
     alarmed: list[GuardVerdict]
     both_moved: bool
     stable_ill: bool
+    fired: Mapping[str, dict[str, int | str]] = {}
+    """By guard, the event at which it fired."""
 
 
 def judge(
@@ -55,9 +57,9 @@ def judge(
     value, reason, text = _answer(model, version, policy, entries, moved)
     if value == "pass" and (pending := pending_text(version.name, gates, model)) is not None:
         value, reason, text = "inconclusive", "promotion_pending", pending
-    for entry in alarmed:
-        fired = own[entry.name].fired if entry.name in own else {}
-        position = fired or position
+    fired = {entry.name: own[entry.name].fired for entry in alarmed if entry.name in own}
+    for at in fired.values():
+        position = at or position
     verdict = Verdict(
         model=model.name, version=version.name,
         rollout_id=model.plan.rollout_id if model.plan else "",
@@ -65,7 +67,7 @@ def judge(
         roles="inferred" if model.plan is None or model.plan.inferred else "declared",
         decided_at=model.now_ms, position=position, role=role_of(model, version.name),
     )  # fmt: skip
-    return Judged(verdict, alarmed, moved, ill)
+    return Judged(verdict, alarmed, moved, ill, fired)
 
 
 def labels_lost(version: Version, policy: Policy | None) -> bool:

@@ -103,7 +103,8 @@ def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, diges
         reason="both_moved" if shared else "guard_alarmed",
         text=verdict.text if shared else sentence_of(entry, model.version(case.version)),
         evidence=entry, stable=case.stable, roles=verdict.roles, decided_at=verdict.decided_at,
-        position=verdict.position, config_digest=digest, guards=verdict.guards,
+        position=judged.fired.get(entry.name) or verdict.position,
+        config_digest=digest, guards=verdict.guards,
         weight=model.plan.weight if model.plan else None,
     )  # fmt: skip
 

@@ -52,6 +52,17 @@ def test_a_bad_canary_is_breached_then_commanded_once() -> None:
     )  # fmt: skip
 
 
+def test_each_breach_names_the_event_at_which_its_own_guard_fired() -> None:
+    """If this breaks, an incident points at the wrong prediction."""
+    guards = [GuardSpec(signal="error_rate", max=0.05), GuardSpec(signal="error_rate", max=0.2)]
+    book, traffic = a_started_book(guards=guards), Traffic()
+
+    said = play(book, [traffic.second(BAD) for _ in range(60)])
+
+    early, late = (fact.position["offset"] for fact in said if isinstance(fact, Breach))
+    assert int(early) < int(late)
+
+
 def test_a_healthy_canary_is_left_alone_and_passes_in_the_end() -> None:
     """If this breaks, healthy versions are taken out, or never reported as proven."""
     book, traffic = a_started_book(), Traffic(share=0.5)
