@@ -76,6 +76,7 @@ def take_predictions(part: Partition, window: Window, batch: Taken, silent: bool
         batch, ids, hashes = _without(batch, ids, hashes, gone)
     if not ids:
         return
+    _see(window, PREDICTIONS, batch.times_ms)
     new = _rows_of(part, batch, named)
     floor = part.taken[OUTCOMES]
     parked = [at for at, key in enumerate(ids) if key in part.parked] if part.parked else []
@@ -90,6 +91,12 @@ def take_predictions(part: Partition, window: Window, batch: Taken, silent: bool
         window.said.append(Said("served", PREDICTIONS, batch.offsets, new, batch.events))
     for at in parked:
         _meet_parked(part, window, ids[at], rows[at : at + 1])
+
+
+def _see(window: Window, topic: str, times_ms: Ints) -> None:
+    """Note the event times of what is no repetition: a duplicate moves nothing, not even time."""
+    if len(times_ms):
+        window.seen_ms[topic] = max(window.seen_ms.get(topic, 0), int(times_ms.max()))
 
 
 def _first_of_each(ids: list[bytes]) -> np.ndarray:
@@ -224,20 +231,23 @@ def take_outcomes(part: Partition, window: Window, batch: Taken) -> None:
     if len(good):
         given = Labels(labels.numbers, labels.is_text, batch.times_ms, costs, late)
         _give(part, window, OUTCOMES, (batch.offsets[good], rows[good]), given.take(good))
+    repeated = np.zeros(len(ids), np.bool_)
     for at in np.flatnonzero(~clean).tolist() if len(good) < len(ids) else ():
         if rows[at] < 0:
-            _park(part, window, ids[at], batch, at)
+            repeated[at] = _park(part, window, ids[at], batch, at)
         else:
-            _take_second(part, window, batch.events[at], int(rows[at]))
+            repeated[at] = _take_second(part, window, batch.events[at], int(rows[at]))
+    _see(window, OUTCOMES, batch.times_ms[~repeated])
 
 
-def _take_second(part: Partition, window: Window, event: Outcome, row: int) -> None:
-    """Take in an outcome of a prediction that has one."""
+def _take_second(part: Partition, window: Window, event: Outcome, row: int) -> bool:
+    """Take in an outcome of a prediction that has one; True when it only repeats that one."""
     held = part.pending.rows[row]
     label = part.texts.encode([event.label])
     was_text = bool(held["flags"] & TEXT_LABEL)
     same = bool(held["label"] == label.numbers[0]) and was_text == bool(label.is_text[0])
     _count_second(part, window, int(held["model"]), same)
+    return same
 
 
 def _count_second(part: Partition, window: Window, model: int | None, same: bool) -> None:
@@ -249,13 +259,14 @@ def _count_second(part: Partition, window: Window, model: int | None, same: bool
         part.models.count(model, DUPLICATE if same else CORRECTION)
 
 
-def _park(part: Partition, window: Window, key: bytes, batch: Taken, at: int) -> None:
+def _park(part: Partition, window: Window, key: bytes, batch: Taken, at: int) -> bool:
+    """Keep an outcome whose prediction has not come; True when it repeats one that is kept."""
     event: Outcome = batch.events[at]
     earlier = part.parked.get(key)
     hint = part.models.index.get(event.model) if event.model is not None else None
     if earlier is not None and earlier.due_s > part.intent.due_s:
         _count_second(part, window, hint, earlier.label == event.label)
-        return
+        return earlier.label == event.label
     observed_ms, offset = int(batch.times_ms[at]), int(batch.offsets[at])
     due_s = -(-(observed_ms + part.models.horizon_of(event.model)) // 1000)
     opened_s = part.intent.due_s + 1 if offset >= part.intent.outcomes else 0
@@ -271,6 +282,7 @@ def _park(part: Partition, window: Window, key: bytes, batch: Taken, at: int) ->
     if len(part.parked) > MOST_PARKED:
         oldest = next(iter(part.parked))
         let_go(part, window, oldest)
+    return False
 
 
 def let_go(part: Partition, window: Window, key: bytes) -> None:

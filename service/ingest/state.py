@@ -172,6 +172,8 @@ class Window:
     """Slabs that are gone."""
     dropped_runs: list[Run] = field(default_factory=list)
     newest: dict[str, int] = field(default_factory=dict)
+    seen_ms: dict[str, int] = field(default_factory=dict)
+    """Highest event time by topic of what is no repetition."""
     duplicates: int = 0
     corrections: int = 0
 

@@ -61,8 +61,8 @@ def step(part: Partition, batches: Mapping[str, Sequence[Batch]], passed_ms: int
 def _move(part: Partition, window: Window, topic: str, batch: Batch) -> None:
     part.taken[topic] = batch.next_offset
     window.newest[topic] = batch.next_offset - 1
-    if batch.taken.events:
-        seen_ms = max(part.seen_ms[topic], int(batch.taken.times_ms.max()))
+    if topic in window.seen_ms:
+        seen_ms = max(part.seen_ms[topic], window.seen_ms[topic])
         part.seen_ms[topic] = seen_ms
         part.watermark_ms = max(part.watermark_ms, seen_ms)
 

@@ -188,3 +188,12 @@ async def test_no_two_steps_follow_one_commit(tmp_path: Path) -> None:
     await journey.open(5)
     await journey.tick()
     assert 1 == len({(row.topic, row.offset) for row in said(journey, "labelled")})
+
+
+async def test_a_duplicate_moves_nothing_not_even_time(journey: Journey) -> None:
+    """If this breaks, a repeated id with a later stamp lets other predictions expire."""
+    await one_by_one(journey, prediction("a"), outcome("a", 1))
+    before = journey.worker._held[0].part.watermark_ms
+    await one_by_one(journey, prediction("a", 50), outcome("a", 60))
+
+    assert before == journey.worker._held[0].part.watermark_ms
