@@ -36,7 +36,7 @@ from service.ingest.remember import Store, changes_of
 from service.ingest.state import OUTCOMES, PREDICTIONS, Partition, Taken
 from service.ingest.take import Batch, step
 from service.ingest.worker import IngestWorker
-from service.memory import collect_seldom
+from service.memory import collect_seldom, give_back
 from service.telemetry import Metrics, configure_logs
 
 WINDOW = 2000
@@ -94,6 +94,7 @@ def _stages(folder: Path, models: int) -> Iterator[tuple[str, str]]:
     for start in range(0, PENDING, WINDOW):
         if start == PENDING // 10:
             gc.collect()
+            give_back()  # as the daemon does once a minute
             first_mb = psutil.Process().memory_info().rss / 1e6
         _window(part, store, spent, [prediction(at, models) for at in range(start, start + WINDOW)],
                 [])  # fmt: skip
@@ -101,6 +102,7 @@ def _stages(folder: Path, models: int) -> Iterator[tuple[str, str]]:
     fill, spent = spent, Counter()
     assert part.pending.count == PENDING
     gc.collect()
+    give_back()
     rss_mb = psutil.Process().memory_info().rss / 1e6
     waiting = list(range(PENDING))
     for number in range(STEADY):

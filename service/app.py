@@ -26,7 +26,7 @@ from service.config import Config, ConfigFaults, local_path
 from service.engine.base import Engine
 from service.engine.kafka import KafkaEngine
 from service.engine.local import LocalEngine
-from service.memory import collect_seldom
+from service.memory import collect_seldom, give_back_often
 from service.plug import build
 from service.signing import Signer, Verifier
 from service.storage.checkpoints import CheckpointStore
@@ -149,6 +149,7 @@ async def serve(
         log.info("started", roles=sorted(roles), engine=config.engine.url.split("?")[0],
                  listen=bound, digest=config.digest)  # fmt: skip
         collect_seldom()
+        parts.jobs.append(give_back_often)
         if ready is not None:
             ready.set()
         await _run_until(parts, stop)
