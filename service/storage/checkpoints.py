@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from service.crash import crash_point
 from service.engine.base import Claim, Position, Snapshot
-from service.storage.database import insert_once, metadata, upsert
+from service.storage.database import end_frozen_sessions, insert_once, metadata, upsert
 
 checkpoints = sa.Table(
     "checkpoints",
@@ -48,6 +48,10 @@ class Cursor(NamedTuple):
     positions: Mapping[str, Position]
 
 
+LOCK_MS = 3000
+"""Longest wait for the row of a partition that is claimed, milliseconds."""
+
+
 class CheckpointStore:
     """`service.engine.base.Checkpoints` on a database that `open_database` opened."""
 
@@ -55,11 +59,25 @@ class CheckpointStore:
         self._engine = engine
 
     def claim(self, stage: str, partition: int) -> Claim:
-        """Raise the epoch of a partition and read what the last owner stored."""
+        """Raise the epoch of a partition and read what the last owner stored.
+
+        The last owner may be frozen in the middle of a save and hold the row; then its session is
+        ended and the claim made again.
+        """
+        try:
+            return self._claim(stage, partition)
+        except sa.exc.OperationalError:
+            if not end_frozen_sessions(self._engine):
+                raise
+            return self._claim(stage, partition)
+
+    def _claim(self, stage: str, partition: int) -> Claim:
         mine = _of(cursors, stage, partition)
         raised = sa.update(cursors).where(mine).values(epoch=cursors.c.epoch + 1)
         found = sa.select(checkpoints.c.key, checkpoints.c.state)
         with self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
             connection.execute(
                 insert_once(cursors, self._engine),
                 {"stage": stage, "partition": partition, "epoch": 0, "cursor": "{}"},

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from service.engine.base import Claim, Position, Snapshot
 from service.storage.checkpoints import CheckpointStore, Cursor
-from service.storage.database import open_database
+from service.storage.database import APPLICATION, open_database
 
 CURSOR = {"observations": Position("stream-1", 12, "noté"), "rollouts": Position("stream-2", 3)}
 
@@ -107,3 +108,21 @@ def test_of_many_owners_at_once_only_the_last_can_store(url: str) -> None:
     last = max(epoch for epoch, stored in results if stored)
     assert 40 == last
     assert {"who": b"40"} == stores[0].claim("watch", 0).states
+
+
+@pytest.mark.postgres
+def test_a_frozen_owner_in_the_middle_of_a_save_is_overtaken(database: str) -> None:
+    """If this breaks, a machine that sleeps at the wrong moment keeps its partition for ever."""
+    store = CheckpointStore(open_database(database))
+    store.claim("watch", 3)
+    frozen = psycopg.connect(database, application_name=APPLICATION)
+    # As psycopg sends many rows: statements without the end of their pipeline. The server waits
+    # for more inside the transaction, and its time-out for idle ones does not run.
+    frozen.pgconn.enter_pipeline_mode()
+    for statement in (b"BEGIN", b"UPDATE cursors SET cursor = '{}' WHERE partition = 3"):
+        frozen.pgconn.send_query_params(statement, None)
+    frozen.pgconn.send_flush_request()
+    frozen.pgconn.flush()
+
+    assert 2 == store.claim("watch", 3).epoch
+    frozen.close()
