@@ -41,7 +41,7 @@ async def test_a_frozen_worker_is_fenced_when_it_comes_back(
             await asyncio.sleep(max(0.0, frozen_s - takeovers_s[-1]))
             zombie.send(signal.SIGCONT)
             await _all_share(bench, workers, 2)
-        survived = await _verify(bench, workers, load, 2, sorted(takeovers_s))
+        survived = await _verify(bench, workers, load, 2, sorted(takeovers_s), frozen=True)
     await bench.delete_all()
     print(f"frozen {frozen_s} s: {survived}")
     assert survived.takeovers_s[-1] <= bench.takeover_s
