@@ -99,7 +99,7 @@ class IngestSettings(Struct, frozen=True, forbid_unknown_fields=True):
     feature_rows_per_s: int = 50
     """Feature values sampled per model, partition and second, for drift."""
     batch_records: int = 5000
-    """Most messages taken from one topic partition at once."""
+    """Most messages taken from one topic partition at once, on the local engine."""
 
 
 class SigningSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +128,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kill_switch_file: str | None = None
     """While this file exists (or cannot be looked for), no automatic action is taken."""
     epoch: int = 0
-    """Raise it with each change of policies on a cluster; a lower one refuses to act."""
+    """Number of this file's revision on a cluster. Nothing acts on it yet."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     digest: str = ""
     """Digest of policies and adapters in force, secrets left out; frozen into every breach."""

@@ -108,7 +108,7 @@ def _served(
         rows = table.version == index
         first_ms = int(table.served_ms[rows][0])
         if name not in model.versions:
-            model.version(name).first_ms = first_ms
+            model.version(name)
         if (model.plan is None or model.plan.inferred) and infer(model, name, first_ms):
             for version in model.versions.values():
                 version.in_plan = 0

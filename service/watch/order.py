@@ -156,7 +156,7 @@ def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command
 
 def send(case: Case, model: Model, command: Command) -> Command:
     """Note that a command goes out."""
-    case.hop, case.action, case.target = command.hop, command.action, command.to_version
+    case.hop, case.action = command.hop, command.action
     case.commands, case.again = [*case.commands, command.command_id], False
     case.receipt, case.proposed, case.proposal = None, None, None
     if command.actor == "rollbackd" and command.action == "rollback":

@@ -42,7 +42,6 @@ class Version(Struct):
     """Counts of one version, exact, since it was first seen."""
 
     name: str
-    first_ms: int = 0
     last_ms: int = 0
     """Newest `served_at`."""
     predictions: int = 0
@@ -86,7 +85,6 @@ class Case(Struct):
     """The last command did not take: the next hop is wanted."""
     action: str = ""
     """Of the last command."""
-    target: str = ""
     receipt: Receipt | None = None
     seen: int = 0
     """Predictions served after the receipt."""
