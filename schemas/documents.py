@@ -23,6 +23,7 @@ from typing import Annotated, Any, Union
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
+from schemas.chain import Anchor
 from schemas.commands import Command, Hold, Order
 from schemas.durations import Duration
 from schemas.events import EVENTS, Outcome, Prediction, Rollout
@@ -47,6 +48,7 @@ MESSAGES: dict[str, type[Struct]] = {
     "receipt": Receipt,
     "progress": Progress,
     "order": Order,
+    "anchor": Anchor,
     "dead-letter": DeadLetter,
     "entry": Entry,
     "incident": Incident,
@@ -57,7 +59,7 @@ MESSAGE_ON = {
     "predictions": "prediction", "outcomes": "outcome", "rollouts": "rollout", "holds": "hold",
     "observations": "observations", "verdicts": "verdict", "breaches": "breach",
     "commands": "command", "receipts": "receipt", "progress": "progress", "orders": "order",
-    "dead-letters": "dead-letter",
+    "anchors": "anchor", "dead-letters": "dead-letter",
 }  # fmt: skip
 
 TAKEN_IN = frozenset({"predictions", "outcomes", "rollouts"})

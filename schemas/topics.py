@@ -16,6 +16,8 @@ TOPICS: dict[str, dict[str, Any]] = {
     "receipts": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
     "progress": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
     "orders": {"keyed_by": "model", "cleanup": "delete", "retention_s": 28 * 86_400},
+    "anchors": {"keyed_by": "log", "cleanup": "delete", "retention_s": 3650 * 86_400},
     "dead-letters": {"keyed_by": "source topic", "cleanup": "delete", "retention_s": 28 * 86_400},
 }
-"""`progress` (what became of an incident) and `orders` (what people want) are internal."""
+"""`progress` (what became of an incident), `orders` (what people want) and `anchors` (what the
+incident log was, signed) are internal."""

@@ -211,10 +211,15 @@ def _wire_act(parts: Parts) -> None:
 
 
 def _wire_record(parts: Parts) -> None:
+    from service.record.anchor import Anchoring
     from service.record.worker import RecordWorker
 
-    RecordWorker(parts.engine, parts.clock, parts.metrics, IncidentLog(parts.database),
+    log, audit = IncidentLog(parts.database), parts.config.audit
+    RecordWorker(parts.engine, parts.clock, parts.metrics, log,
                  HoldStore(parts.database)).register()  # fmt: skip
+    signer = Signer.load_or_create(audit_key_file(parts.config))
+    file = Path(audit.anchor_file) if audit.anchor_file else None
+    Anchoring(parts.engine, parts.clock, log, signer, file).register(audit.anchor_every)
 
 
 def _wire_alert(parts: Parts) -> None:
@@ -242,6 +247,11 @@ def _serve_http(parts: Parts, api: bool, listen: str | None) -> str:
     bound = worker.bind()
     parts.jobs.append(worker.run)
     return bound
+
+
+def audit_key_file(config: Config) -> Path:
+    """Where `record` has the key that signs anchors."""
+    return Path(config.audit.key_file or config.data_dir / "audit.key")
 
 
 def _key_file(config: Config) -> Path:

@@ -111,6 +111,19 @@ class SigningSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Public keys that `act` trusts; the local key's own when left out."""
 
 
+class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the incident log is vouched for from outside its database."""
+
+    anchor_every: Duration = Duration(300)
+    """Time between two signed anchors of the log, while it grows."""
+    anchor_file: str | None = None
+    """Anchors are appended here too; best on storage that cannot be written twice."""
+    key_file: str | None = None
+    """Private key (PEM) of `record`; made beside the local state on first start when left out."""
+    public_key_files: list[str] = []
+    """Public keys that `incidents verify` trusts; the local key's own when left out."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings."""
 
@@ -125,6 +138,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Asked when a guard has the signal `prometheus`; this machine's own one when left out."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     kill_switch_file: str | None = None
     """While this file exists (or cannot be looked for), no automatic action is taken."""
     epoch: int = 0
@@ -271,6 +285,8 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
         if "url" in alert:
             yield from fault_of_url(alert["url"], f"alerts[{i}].url", bool(alert.get("allow_http")))
     yield from _faults_of_ingest(config.ingest)
+    if config.audit.anchor_every <= 0:
+        yield "audit.anchor_every: found 0 s, expected a duration above 0"
     if config.epoch < 0:
         yield f"epoch: found {config.epoch}, expected 0 or more"
 

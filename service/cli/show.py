@@ -1,4 +1,4 @@
-"""Commands that read: `status`, `incidents`; and `send`, which feeds a recording to the engine."""
+"""`status`, and `send`, which feeds a recording to the engine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.incidents import Incident
-from schemas.times import to_text
 from service.cli.base import (
     DEFAULT_CONFIG,
     AsJson,
@@ -29,7 +27,6 @@ from service.cli.recordings import Sent, send_all
 from service.config import Config
 from service.storage.checkpoints import CheckpointStore
 from service.storage.database import open_database
-from service.storage.incident_log import IncidentLog
 
 COLOURS = {"pass": "green", "breach": "red", "inconclusive": "cyan", "unknown": "yellow"}
 
@@ -85,57 +82,6 @@ def _sentences(views: list[dict[str, Any]]) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
-
-
-@app.command()
-def incidents(
-    incident: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
-    as_json: AsJson = False,
-    config: ConfigFile = DEFAULT_CONFIG,
-) -> None:
-    """List incidents, newest first, or show one with all its entries."""
-    database = open_database(settings(config).storage_url)
-    log = IncidentLog(database)
-    try:
-        if incident is None:
-            found = log.incidents(limit, model)
-            if as_json:
-                print_json(found)
-            else:
-                out.print(_incident_table(found))
-            return
-        one = log.incident(incident)
-    finally:
-        database.dispose()
-    if one is None:
-        raise Failure(f"no incident begins with {incident}; `rollbackd incidents` lists them.")
-    if as_json:
-        print_json(one)
-    else:
-        show_incident(one)
-
-
-def _incident_table(found: list[Incident]) -> Table:
-    table = Table("id", "opened", "model", "version", "state", "what", box=box.SIMPLE_HEAD)
-    for incident in found:
-        table.add_row(
-            incident.incident_id[:12], to_text(incident.opened_at)[:19], escape(incident.model),
-            escape(incident.version), incident.state, escape(incident.text),
-        )  # fmt: skip
-    return table
-
-
-def show_incident(incident: Incident) -> None:
-    """Print an incident's story."""
-    out.print(f"[bold]{escape(incident.model)} {escape(incident.version)}[/bold]: "
-              f"{incident.state}  ({incident.incident_id})")  # fmt: skip
-    out.print(escape(incident.text))
-    table = Table("when", "what", "reason", "text", box=box.SIMPLE_HEAD)
-    for entry in sorted(incident.entries, key=lambda e: e.at):
-        table.add_row(to_text(entry.at), entry.kind, escape(entry.reason), escape(entry.text))
-    out.print(table)
 
 
 @app.command()

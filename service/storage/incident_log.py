@@ -4,23 +4,25 @@ Why. It is what people trust after a bad night, so there is no verb here that ch
 entry, and adding one twice does nothing (its id is derived from what caused it).
 
 How. Every entry gets a growing sequence number, for readers that come back for what is new (alert,
-live pages). On PostgreSQL such numbers are drawn before the commit, so a reader could see 8, move
-on, and never see 7; a lock held to the end of each `add` keeps them in the order of commits. SQLite
-has one writer anyway.
+live pages) and for the hash chain (`schemas/chain.py`): it is the last one plus one, taken under a
+lock that is held to the commit, so that nobody sees 8 before 7 and no number is left out. SQLite has
+one writer anyway.
 
 Refused here: judging what an entry means (`schemas/incidents.py` folds them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from schemas.chain import START, Anchor, Link, hash_after
 from schemas.incidents import Entry, Incident, fold
-from service.storage.database import insert_once, metadata
+from service.storage.database import metadata
 
 _ONE_WRITER = 7_262_001
 """Number of the advisory lock on PostgreSQL; any fixed number that nothing else here uses."""
@@ -28,13 +30,7 @@ _ONE_WRITER = 7_262_001
 entries = sa.Table(
     "incident_entries",
     metadata,
-    # SQLite only lets INTEGER count by itself.
-    sa.Column(
-        "sequence",
-        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-        primary_key=True,
-        autoincrement=True,
-    ),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("entry_id", sa.Text, nullable=False, unique=True),
     sa.Column("incident_id", sa.Text, nullable=False),
     sa.Column("model", sa.Text, nullable=False, index=True),
@@ -43,8 +39,8 @@ entries = sa.Table(
     sa.Column("recorded_at", sa.BigInteger, nullable=False),
     sa.Column("command_id", sa.Text, index=True),
     sa.Column("entry", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
     sa.Index("incident_entries_by_incident", "incident_id", "sequence"),
-    sqlite_autoincrement=True,
 )
 
 _decoder = msgspec.json.Decoder(Entry)
@@ -58,12 +54,41 @@ class IncidentLog:
 
     def add(self, new: Sequence[Entry]) -> int:
         """Add entries, all or none of them; return how many were not known yet."""
-        insert = insert_once(entries, self._database).returning(entries.c.sequence)
+        rows = {entry.entry_id: _row(entry) for entry in new}
         with self._database.begin() as connection:
             if self._database.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_WRITER)))
-            # Not by row count: psycopg gives none for an INSERT.
-            return sum(connection.execute(insert, _row(e)).first() is not None for e in new)
+            known = sa.select(entries.c.entry_id).where(entries.c.entry_id.in_(rows))
+            for entry_id in connection.execute(known).scalars():
+                del rows[entry_id]
+            sequence, previous = _end(connection)
+            for sequence, row in enumerate(rows.values(), sequence + 1):
+                previous = hash_after(previous, sequence, row["entry"])
+                row |= {"sequence": sequence, "hash": previous}
+            if rows:
+                connection.execute(sa.insert(entries), list(rows.values()))
+        return len(rows)
+
+    def links(self) -> Iterator[Link]:
+        """Give the whole log as its chain, in order; read in pages, so that memory stays small."""
+        columns = (entries.c.sequence, entries.c.entry, entries.c.hash)
+        with self._database.connect() as connection:
+            found = connection.execute(
+                sa.select(*columns).order_by(entries.c.sequence),
+                execution_options={"yield_per": 1000},
+            )
+            for row in found:
+                yield Link(row.sequence, _raw(row.entry), _raw(row.hash))
+
+    def anchor(self, now_ms: int) -> Anchor | None:
+        """Say what the log is now, to be signed; None while it is empty."""
+        with self._database.connect() as connection:
+            size, head = _end(connection)
+            first = sa.select(entries.c.hash).order_by(entries.c.sequence).limit(1)
+            log = connection.execute(first).scalar()
+        if not size or log is None:
+            return None
+        return Anchor(size=size, head=head.hex(), at=now_ms, log=bytes(log).hex())
 
     def incidents(self, limit: int, model: str | None = None) -> list[Incident]:
         """Give the incidents that were opened last, newest first, without their entries."""
@@ -127,7 +152,19 @@ class IncidentLog:
         return [(row.sequence, _decoder.decode(row.entry)) for row in rows]
 
 
-def _row(entry: Entry) -> dict[str, object]:
+def _end(connection: sa.Connection) -> tuple[int, bytes]:
+    """Sequence and hash of the last entry."""
+    last = sa.select(entries.c.sequence, entries.c.hash).order_by(entries.c.sequence.desc())
+    row = connection.execute(last.limit(1)).first()
+    return (row.sequence, bytes(row.hash)) if row is not None else (0, START)
+
+
+def _raw(value: bytes | str) -> bytes:
+    """Bytes as stored; SQLite gives text back where somebody wrote text."""
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
     command_id = entry.data.get("command_id")
     return {
         "entry_id": entry.entry_id,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.chain import Anchor
 from schemas.commands import Order
 from schemas.documents import MESSAGE_ON, MESSAGES, TAKEN_IN, asyncapi, message_schemas, notes_of
 from schemas.facts import DeadLetter
@@ -44,6 +45,7 @@ SENT: list[tuple[str, Any]] = [
     ("progress", a_progress()),
     ("progress", a_proposal()),
     ("order", Order(order_id="o", kind="approve", model="m", actor="ann", reason="fine", at=NOW)),
+    ("anchor", Anchor(size=3, head="ab", at=NOW, log="cd")),
     ("dead-letter", DeadLetter(reason="x", topic="predictions", partition=0, offset=1, at=NOW,
                                key=b"\xff", value=b"\x00")),
     ("entry", an_entry()),

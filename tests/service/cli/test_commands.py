@@ -21,7 +21,9 @@ from service.engine.local import LocalEngine
 from service.storage.checkpoints import CheckpointStore
 from service.storage.database import open_database
 from service.storage.holds import HoldStore
+from service.storage.incident_log import IncidentLog
 from service.telemetry import Metrics
+from tests.builders import an_entry
 
 LINES = [
     {"type": "rollout", "model": "m", "stable": "a", "canary": None, "at": 1767225600000},
@@ -179,3 +181,22 @@ def test_schema_writes_documents(tmp_path: Path) -> None:
 
     files: list[Any] = json.loads(shown)
     assert (0, True) == (code, any("asyncapi" in file for file in files))
+
+
+def test_the_record_is_checked_and_tampering_is_named(home: Path) -> None:
+    """If this breaks, an auditor cannot tell an honest incident log from an edited one."""
+    database = open_database(f"sqlite:///{home}/rollbackd-data/incidents.db")
+    log = IncidentLog(database)
+    log.add([an_entry(kind="opened"), an_entry(text="two"), an_entry(text="three")])
+
+    before, told = run("incidents", "verify", "--json")
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE incident_entries SET entry = '{}' WHERE sequence = 2")
+    after, said = run("incidents", "verify")
+
+    assert (0, {"entries": 3, "anchors": 0, "vouched": 0, "intact": True, "faults": []}) == (
+        before, json.loads(told)
+    )  # fmt: skip
+    assert 1 == after
+    assert "entry 2: its content or its place is not what was recorded" in said
+    assert "NOT INTACT" in said
