@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from schemas.chain import Walked, walk
 from schemas.incidents import Incident
 from schemas.times import to_text
+from service.anchors import TOPIC, Checked, from_lines, from_topic
 from service.cli.base import (
     DEFAULT_CONFIG,
     AsJson,
@@ -32,7 +33,6 @@ from service.cli.base import (
 )
 from service.config import Config
 from service.engine.base import Record
-from service.record.anchor import TOPIC, Checked, from_lines, from_records
 from service.signing import Verifier
 from service.storage.database import open_database
 from service.storage.incident_log import IncidentLog
@@ -153,7 +153,8 @@ def _anchors(config: Config, files: list[Path]) -> Checked:
     if not pems and own.exists():
         pems = [own.read_bytes()]
     verifier = Verifier(pems)
-    gathered = [from_records(asyncio.run(_records(config)), verifier)]
+    records = asyncio.run(_records(config))
+    gathered = [from_topic([(r.offset, r.value, r.headers) for r in records], verifier)]
     kept = Path(config.audit.anchor_file) if config.audit.anchor_file else None
     for file in [kept, *files] if kept is not None and kept.exists() else files:
         try:

@@ -11,21 +11,17 @@ to; put it on storage that cannot be written twice.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
-from schemas.chain import Anchor, SignedAnchor
+from service.anchors import TOPIC, append_line, sign
 from service.clock import Clock
-from service.engine.base import Engine, Headers, Message, Record
-from service.signing import KEY_HEADER, SIGNATURE_HEADER, Signer, Verifier
+from service.engine.base import Engine, Message
+from service.signing import KEY_HEADER, SIGNATURE_HEADER, Signer
 from service.storage.incident_log import IncidentLog
 
-TOPIC = "anchors"
 logs: Any = structlog.get_logger("record")
 
 
@@ -57,68 +53,3 @@ class Anchoring:
             await asyncio.to_thread(append_line, self._file, signed)
         logs.info("incident log anchored", size=anchor.size, head=anchor.head, key=signed.key)
         self._said = anchor.size
-
-
-def sign(anchor: Anchor, signer: Signer) -> SignedAnchor:
-    """Sign an anchor."""
-    found = dict(signer.sign(msgspec.json.encode(anchor)))
-    return SignedAnchor(
-        anchor=anchor, key=found[KEY_HEADER].decode(), signature=found[SIGNATURE_HEADER].hex()
-    )
-
-
-def append_line(file: Path, signed: SignedAnchor) -> None:
-    """Add an anchor to a file, durably; the file is made when it is missing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as target:
-        target.write(msgspec.json.encode(signed) + b"\n")
-        target.flush()
-        os.fsync(target.fileno())
-
-
-class Checked(msgspec.Struct):
-    """Anchors whose signature holds, and what is wrong with the others."""
-
-    anchors: list[Anchor]
-    faults: list[str]
-
-
-def from_lines(lines: Iterable[bytes], verifier: Verifier, place: str) -> Checked:
-    """Read anchors from a file's lines; `place` names the file."""
-    return _checked(_of_lines(lines), verifier, place)
-
-
-def from_records(records: Iterable[Record], verifier: Verifier) -> Checked:
-    """Read anchors from the topic."""
-    return _checked(((r.offset, r.value, r.headers) for r in records), verifier, TOPIC)
-
-
-def _of_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, Headers]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            signed = msgspec.json.decode(line, type=SignedAnchor)
-            signature = bytes.fromhex(signed.signature)
-        except (msgspec.MsgspecError, ValueError):
-            yield number, line, ()
-            continue
-        headers = ((KEY_HEADER, signed.key.encode()), (SIGNATURE_HEADER, signature))
-        yield number, signed.signed_bytes(), headers
-
-
-def _checked(
-    found: Iterable[tuple[int, bytes, Headers]], verifier: Verifier, place: str
-) -> Checked:
-    checked = Checked([], [])
-    for number, data, headers in found:
-        reason = verifier.verify(data, headers)
-        if reason is None:
-            try:
-                checked.anchors.append(msgspec.json.decode(data, type=Anchor))
-                continue
-            except msgspec.MsgspecError as fault:
-                reason = str(fault)
-        reason = reason.replace("the command's", "its").replace("the command", "it")
-        checked.faults.append(f"anchor {number} of {place}: {reason}")
-    return checked

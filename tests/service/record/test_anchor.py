@@ -8,9 +8,10 @@ import msgspec
 import sqlalchemy as sa
 
 from schemas.chain import Anchor, SignedAnchor, walk
+from service.anchors import append_line, from_lines, from_topic, sign
 from service.clock import SetClock
 from service.engine.local import LocalEngine
-from service.record.anchor import Anchoring, append_line, from_lines, from_records, sign
+from service.record.anchor import Anchoring
 from service.signing import Signer, Verifier
 from service.storage.checkpoints import CheckpointStore
 from service.storage.incident_log import IncidentLog
@@ -36,7 +37,8 @@ async def test_the_log_is_vouched_for_in_topic_and_file(
     log.add([an_entry(text="later")])
     await anchoring.say()
 
-    topic = from_records(await engine.read("anchors"), verifier)
+    found = await engine.read("anchors")
+    topic = from_topic([(r.offset, r.value, r.headers) for r in found], verifier)
     kept = from_lines(file.read_bytes().splitlines(), verifier, "file")
     await engine.stop()
     assert [3, 4] == [anchor.size for anchor in topic.anchors]
