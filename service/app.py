@@ -32,6 +32,7 @@ from service.signing import Signer, Verifier
 from service.storage.checkpoints import CheckpointStore
 from service.storage.database import open_database
 from service.storage.deliveries import DeliveryStore
+from service.storage.history import VerdictHistory
 from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.storage.receipts import ReceiptStore
@@ -212,11 +213,14 @@ def _wire_act(parts: Parts) -> None:
 
 def _wire_record(parts: Parts) -> None:
     from service.record.anchor import Anchoring
+    from service.record.history import HistoryKeeper
     from service.record.worker import RecordWorker
 
     log, audit = IncidentLog(parts.database), parts.config.audit
     RecordWorker(parts.engine, parts.clock, parts.metrics, log,
                  HoldStore(parts.database)).register()  # fmt: skip
+    history = VerdictHistory(parts.database)
+    HistoryKeeper(parts.engine, parts.clock, parts.metrics, history).register()
     signer = Signer.load_or_create(audit_key_file(parts.config))
     file = Path(audit.anchor_file) if audit.anchor_file else None
     Anchoring(parts.engine, parts.clock, log, signer, file).register(audit.anchor_every)

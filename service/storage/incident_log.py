@@ -5,8 +5,8 @@ entry, and adding one twice does nothing (its id is derived from what caused it)
 
 How. Every entry gets a growing sequence number, for readers that come back for what is new (alert,
 live pages) and for the hash chain (`schemas/chain.py`): it is the last one plus one, taken under a
-lock that is held to the commit, so that nobody sees 8 before 7 and no number is left out. SQLite has
-one writer anyway.
+lock that is held to the commit, so that nobody sees 8 before 7 and no number is left out. SQLite
+has one writer anyway.
 
 Refused here: judging what an entry means (`schemas/incidents.py` folds them).
 """
@@ -61,8 +61,8 @@ class IncidentLog:
             known = sa.select(entries.c.entry_id).where(entries.c.entry_id.in_(rows))
             for entry_id in connection.execute(known).scalars():
                 del rows[entry_id]
-            sequence, previous = _end(connection)
-            for sequence, row in enumerate(rows.values(), sequence + 1):
+            last, previous = _end(connection)
+            for sequence, row in enumerate(rows.values(), last + 1):
                 previous = hash_after(previous, sequence, row["entry"])
                 row |= {"sequence": sequence, "hash": previous}
             if rows:

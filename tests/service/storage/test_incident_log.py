@@ -87,9 +87,17 @@ def test_the_log_has_no_verb_that_changes_an_entry(sqlite_store: sa.Engine) -> N
     assert "test" == log.story(an_entry().incident_id)[0][1].reason
     assert not [text for text in statements if text.split()[0] in ("UPDATE", "DELETE", "REPLACE")]
     verbs = {name for name, _ in inspect.getmembers(IncidentLog, inspect.isfunction)}
-    assert {"add", "anchor", "incident", "incidents", "last", "links", "proposal", "since", "story"} == {
-        verb for verb in verbs if not verb.startswith("_")
-    }
+    assert {
+        "add",
+        "anchor",
+        "incident",
+        "incidents",
+        "last",
+        "links",
+        "proposal",
+        "since",
+        "story",
+    } == {verb for verb in verbs if not verb.startswith("_")}
 
 
 def test_names_that_a_database_refuses_do_not_stop_the_log(store: sa.Engine) -> None:
