@@ -50,6 +50,9 @@ PROVABLE = frozenset({
 GATE = "promote "
 """How the names of promotion gates begin; no guard may be called so."""
 
+MOST_SLICES = 256
+"""Slices of one guard at most; each has detectors of its own in memory."""
+
 NEEDS_MEAN_GUARD = frozenset({"brier", "absolute_error", "cost"})
 """Signals whose mean is judged; it needs a highest loss that counts (`cap`)."""
 
@@ -84,7 +87,11 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     action: Literal["rollback", "hold", "alert"] | None = None
     """What a breach leads to; `rollback` for limits, `alert` for river detectors and queries."""
     segment: str | None = None
-    """Watch each value of this segment apart."""
+    """Watch each value of this segment apart, besides all rows together."""
+    slices: int = 16
+    """How many values of the segment are judged at most, the first that come; half of the guard's
+    error budget is shared evenly among so many, the other half stays with all rows together. Rows
+    of later values count only there, and the verdict says how many."""
 
     @property
     def acts(self) -> str:
@@ -97,6 +104,12 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def highest(self) -> float | None:
         """The cap in force, for signals whose mean is judged."""
         return 1.0 if self.cap is None and self.signal == "brier" else self.cap
+
+    def part(self, sliced: bool) -> float:
+        """The part of the guard's alpha that all rows together have, or one slice."""
+        if self.segment is None:
+            return 1.0
+        return 0.5 / self.slices if sliced else 0.5
 
     @property
     def label(self) -> str:
@@ -111,6 +124,8 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for word in ("max", "min", "max_increase"):
             if (limit := getattr(self, word)) is not None:
                 parts.append(f"{word}={limit:g}")
+        if self.segment is not None:
+            parts.append(f"[{self.segment}]")
         return " ".join(parts)
 
 
@@ -147,6 +162,16 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     promote: Promote | None = None
     cooldown: Duration = Duration(6 * 3600)
     """After a rollback, how long no other automatic one of this model may follow (wall time)."""
+    quarantine: Duration = Duration(24 * 3600)
+    """How long a version that was rolled back is no target and is not promoted (event time)."""
+    good_after: Duration = Duration(3600)
+    """How long a version must have been stable and kept its limits (event time), before a later
+    stable that fails may be rolled back to it."""
+    long_lived_after: Duration = Duration(7 * 86_400)
+    """A version that has been stable for so long (event time) is watched by a test that re-arms
+    itself, with a stated run length in place of a budget for its whole life."""
+    false_alarm_every: Duration = Duration(730 * 86_400)
+    """Of a long-lived stable: time between two false alarms of one guard, on average at least."""
     roles: Literal["declared", "inferred"] = "declared"
     """`inferred` permits acting when no rollout event names stable and canary."""
     votes: Literal["prediction", "unit"] = "prediction"
@@ -186,6 +211,7 @@ def policy_for(policies: list[Policy], model: str) -> Policy | None:
 
 _NEVER_ZERO = (
     "horizon", "unit_window", "max_decision_age", "max_silence", "verify_within", "expires_after",
+    "long_lived_after", "false_alarm_every",
 )  # fmt: skip
 
 
@@ -248,12 +274,21 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
     if guard.name is not None and guard.name.startswith(GATE):
         yield f"{path}.name: found {guard.name!r}, expected another; promotion gates begin so"
     if guard.segment is not None:
-        yield f"{path}.segment: found {guard.segment!r}, which this release cannot watch apart yet"
+        yield from _faults_of_segment(guard, path)
     if signal == "prometheus":
         yield from _faults_of_polled(guard, policy, path)
     elif guard.query:
         yield f"{path}.query: found one on {signal!r}, expected it only with signal prometheus"
     yield from _faults_of_limit(guard, path)
+
+
+def _faults_of_segment(guard: GuardSpec, path: str) -> Iterator[str]:
+    if not guard.segment:
+        yield f"{path}.segment: found an empty name, expected one of the segments of predictions"
+    if not 1 <= guard.slices <= MOST_SLICES:
+        yield f"{path}.slices: found {guard.slices}, expected 1 to {MOST_SLICES}"
+    if guard.signal in ("prometheus", "traffic_share"):
+        yield f"{path}.segment: found it on {guard.signal!r}, which has no slices; expected none"
 
 
 def _faults_of_polled(guard: GuardSpec, policy: Policy, path: str) -> Iterator[str]:

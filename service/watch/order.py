@@ -16,7 +16,7 @@ from schemas.commands import Action, Command, Expected, Mode, Order
 from schemas.facts import Breach, Progress, ProgressKind, Receipt
 from schemas.policies import Policy
 from schemas.verdicts import GuardVerdict, Verdict
-from service.watch import verify
+from service.watch import ledger, verify
 from service.watch.decide import Judged, sentence_of
 from service.watch.rules import REFUSALS, Facts, refusal
 from service.watch.state import Case, Model
@@ -41,17 +41,18 @@ class Wall(NamedTuple):
     """Of the configuration in force."""
 
 
-def open_case(model: Model, judged: Judged, digest: str) -> tuple[Case | None, list[Said]]:
+def open_case(
+    model: Model, judged: Judged, policy: Policy | None, digest: str
+) -> tuple[Case | None, list[Said]]:
     """Say each guard's breach once, and gather them in the version's case."""
     verdict = judged.verdict
     if not judged.alarmed:
         return None, []
-    plan = model.plan
-    incident = ids.incident_id(model.name, verdict.version, _episode(model, verdict))
+    incident = ids.incident_id(model.name, verdict.version, _episode(model, judged))
     case = model.cases.get(incident)
     if case is None:
         _forget(model)
-        target = plan.stable if plan is not None and plan.stable != verdict.version else None
+        target = ledger.target_of(model, verdict.version, policy)
         case = Case(incident, verdict.version, target, verdict.rollout_id, verdict.decided_at)
         model.cases[incident] = case
     said: list[Said] = []
@@ -65,13 +66,15 @@ def open_case(model: Model, judged: Judged, digest: str) -> tuple[Case | None, l
     return case, said
 
 
-def _episode(model: Model, verdict: Verdict) -> str:
+def _episode(model: Model, judged: Judged) -> str:
     """The rollout as incidents count it: one that begins again under its old id is another one.
 
     A pipeline that rolls a bad version out a second time under the same `rollout_id` must not find
-    its incident closed and be left alone.
+    its incident closed and be left alone. The same holds for a new alarm of a test that re-arms.
     """
+    verdict = judged.verdict
     began_ms = model.plan.steps[0][0] if model.plan is not None and model.plan.steps else 0
+    began_ms = max(began_ms, judged.rearmed_ms)
     name, number = verdict.rollout_id, 1
     while True:
         case = model.cases.get(ids.incident_id(model.name, verdict.version, name))
@@ -122,6 +125,8 @@ def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> l
         if refused in case.refusals:
             return []
         case.refusals = [*case.refusals, refused]
+        if refused == "superseded":
+            close(case, model, refused)
         text = REFUSALS[refused] + (f" ({facts.held})" if refused == "hold" else "")
         return [progress(case, model, "withheld", refused, f"Not sent: {text}.", refused)]
     command = command_for(case, model, policy, wall)
@@ -173,6 +178,7 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
         if case.action != "rollback":
             close(case, model, "done")
             return []
+        ledger.condemn(model, case.version, case.incident_id)
         case.receipt = receipt
         case.seen = case.seen_bad = case.late_seen = case.late_seen_bad = 0
         return []
@@ -204,7 +210,6 @@ def verify_cases(model: Model, policy: Policy) -> list[Said]:
         cause = case.receipt.command_id
         if proof.result == "verified":
             close(case, model, "verified")
-            model.verified_bad[case.version] = model.now_ms
             text = f"Verified from traffic: {proof.text}."
             said.append(progress(case, model, "verified", proof.reason, text, cause, evidence))
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 from schemas.events import Rollout
 from schemas.ids import rollout_id
 from schemas.times import to_ms
+from service.watch.ledger import succeed
 from service.watch.state import Model, Plan
 
 MAX_STEPS = 64
@@ -47,6 +48,7 @@ def follow(model: Model, event: Rollout) -> bool:
             model.version(name)
     for version in model.versions.values():
         version.in_plan = 0
+    succeed(model, event.stable, at_ms)
     return True
 
 
@@ -60,6 +62,7 @@ def infer(model: Model, version: str, served_ms: int) -> bool:
             stable=version, rollout_id=rollout_id(model.name, version, None, served_ms),
             at_ms=served_ms,
         )  # fmt: skip
+        succeed(model, version, served_ms)
         return True
     if version in (plan.stable, plan.canary):
         return False
@@ -68,6 +71,7 @@ def infer(model: Model, version: str, served_ms: int) -> bool:
         stable=stable, canary=version, at_ms=served_ms,
         rollout_id=rollout_id(model.name, stable, version, served_ms),
     )  # fmt: skip
+    succeed(model, stable, served_ms)
     return True
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from schemas.policies import Policy
+from service.watch.ledger import fault_of, just_restored, quarantined
 from service.watch.state import Case, Model
-
-QUARANTINE_MS = 24 * 3600 * 1000
 
 
 class Facts(NamedTuple):
@@ -31,10 +30,10 @@ class Facts(NamedTuple):
 REFUSALS = {
     "observe": "the policy only observes; it would have acted",
     "roles": "stable and canary are inferred from traffic, and the policy does not permit that",
-    "no_target": "there is no stable version to return to",
-    "quarantined": "the version to return to was itself rolled back within a day",
+    "no_target": "there is no version that is known good to return to",
+    "quarantined": "the version to return to was itself rolled back a short while ago",
     "superseded": "the version no longer serves under the current plan",
-    "one_hop": "this incident has used up its tries",
+    "one_hop": "this incident has used up its tries, or the version was itself only just restored",
     "both_moved": "stable became worse together with the canary; a rollback cures nothing",
     "stable_ill": "the stable version fails its own objectives; it is no target",
     "stale": "the decision is older than the policy permits",
@@ -59,9 +58,16 @@ def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> str | Non
         return "no_target"
     if case.hop == 0 and case.version not in (plan.stable, plan.canary):
         return "superseded"
-    rolled_back_ms = model.verified_bad.get(case.stable)
-    if rolled_back_ms is not None and model.now_ms - rolled_back_ms < QUARANTINE_MS:
+    if quarantined(model, case.stable, policy):
         return "quarantined"
+    if case.hop == 0 and case.stable != plan.stable:
+        # A target of the ledger must still be one, and the failing stable still be alone.
+        if plan.canary is not None:
+            return "no_target"
+        if (fault := fault_of(model, case.stable, policy)) is not None:
+            return fault
+        if facts.automatic and just_restored(model, case.version, policy):
+            return "one_hop"
     if case.hop > policy.retries:
         return "one_hop"
     if not facts.automatic:

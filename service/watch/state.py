@@ -16,7 +16,7 @@ from schemas.events import Rollout
 from schemas.facts import Receipt
 from schemas.verdicts import Verdict
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of this layout; a state of another one is refused, never half understood."""
 
 SHARE_BUCKET_MS = 1000
@@ -54,12 +54,39 @@ class Version(Struct):
     """Last published."""
     guards: dict[str, dict[str, Any]] = {}
     """Saved detectors by guard name; filled when a checkpoint is taken."""
+    slices: dict[str, list[str]] = {}
+    """Segment -> values that its rows had, of those that have a place."""
 
     @property
     def coverage(self) -> float | None:
         """Share of outcomes among predictions whose label came or whose horizon passed."""
         known = self.outcomes + self.unlabelled
         return self.outcomes / known if known else None
+
+
+class Tenure(Struct):
+    """The time for which one version is stable, as the ledger keeps it."""
+
+    version: str
+    began_ms: int
+    """Event time."""
+    ended_ms: int = 0
+    """0: it is stable still."""
+    seen_ms: int = 0
+    """Event time up to which `good_ms` is counted."""
+    good_ms: int = 0
+    """Event time for which it was judged and not found wanting."""
+    failed: bool = False
+    """It was rolled back."""
+    restored: bool = False
+    """It is stable because its successor was rolled back."""
+    rates: dict[str, list[int]] = {}
+    """Guard -> [bad, rows] of what later limits may be made of."""
+    predecessor: str = ""
+    reference: dict[str, list[int]] = {}
+    """The predecessor's `rates`, frozen when this tenure began; empty when that one failed."""
+    run_lengths: dict[str, int] = {}
+    """Guard -> rows between two false alarms; filled once the version is long-lived."""
 
 
 class Case(Struct):
@@ -70,6 +97,8 @@ class Case(Struct):
     stable: str | None
     rollout_id: str
     opened_ms: int
+    kind: str = "breach"
+    """`breach`, or `promotion`: the record of a canary's way up, which is no trouble."""
     breached: list[str] = []
     """Guards that breached; each is said once."""
     wanted: str = ""
@@ -130,10 +159,16 @@ class Model(Struct):
     """Bucket of served time -> version -> predictions, of the last two minutes."""
     metrics: dict[str, tuple[float, int]] = {}
     """Polled signals: guard -> (value, event time)."""
+    slices: dict[str, list[str]] = {}
+    """Segment -> values that are watched apart, in the order of their first rows."""
+    beyond: dict[str, int] = {}
+    """Guard -> served rows of values that found no place."""
     last_rollback_ms: int = 0
     """Wall time of the last automatic rollback, for the cool-down."""
-    verified_bad: dict[str, int] = {}
-    """Versions that were rolled back, and when (event time): quarantine."""
+    quarantine: dict[str, tuple[int, str]] = {}
+    """Versions that were rolled back: when (event time), and by which incident."""
+    ledger: list[Tenure] = []
+    """Who was stable, oldest first; the last one is now."""
 
     def silent_ms(self, version: Version) -> int:
         """How long a version has been silent, event time.
@@ -153,6 +188,13 @@ class Model(Struct):
         return found
 
 
+class Head(Struct):
+    """What must be read of a state before the rest can be."""
+
+    name: str
+    layout: int
+
+
 class Partition(Struct):
     """What is known of the source partitions, for all models of one keyed partition."""
 
@@ -168,6 +210,7 @@ class Partition(Struct):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Model)
+_heads = msgspec.msgpack.Decoder(Head)
 _partitions = msgspec.msgpack.Decoder(Partition)
 
 
@@ -184,10 +227,14 @@ def load(data: bytes) -> Model:
     ValueError
         When it is of another layout or damaged.
     """
-    model = _decoder.decode(data)
-    if model.layout != LAYOUT:
-        raise ValueError(f"state of {model.name!r} has layout {model.layout}, expected {LAYOUT}")
-    return model
+    head = _heads.decode(data)
+    if head.layout != LAYOUT:
+        raise ValueError(
+            f"the stored state of {head.name!r} has layout {head.layout} where this release reads "
+            f"{LAYOUT}; run the release that wrote it, or delete the rows of stage 'watch' from "
+            "the tables checkpoints and cursors: evidence then begins anew"
+        )
+    return _decoder.decode(data)
 
 
 def load_partition(data: bytes) -> Partition:

@@ -21,7 +21,7 @@ from schemas.plugins import Registry
 from schemas.policies import Policy, policy_for
 from schemas.times import to_ms
 from schemas.verdicts import Verdict
-from service.watch import order
+from service.watch import ledger, order
 from service.watch.absorb import absorb, due, equip, replan
 from service.watch.decide import judge
 from service.watch.detect import Guard
@@ -34,6 +34,9 @@ JUDGE_EVERY_MS = 100
 
 PUBLISH_EVERY_MS = 10_000
 """Event time after which an unchanged verdict is published again with its newer numbers."""
+
+SHOW_EVERY_MS = 500
+"""The same for a verdict whose evidence moves."""
 
 SWEEP_EVERY_MS = 900
 """Event time between two looks at models that are silent."""
@@ -213,13 +216,18 @@ class Book:
         said: list[Said] = []
         plan = model.plan
         live = [plan.stable, plan.canary] if plan is not None else []
+        if policy is not None and plan is not None:
+            guards = self.guards[model.name]
+            if ledger.long_lived(model, policy, guards.get(plan.stable, {})):
+                equip(model, guards, policy, self._registry)
         for name in filter(None, live):
             version = model.version(name)
             judged = judge(model, version, policy, self.guards[model.name], {})
             if _news(version, judged.verdict):
                 version.verdict = judged.verdict
                 said.append(judged.verdict)
-            case, breaches = order.open_case(model, judged, self._digest)
+            ledger.credit(model, name, judged.verdict.verdict)
+            case, breaches = order.open_case(model, judged, policy, self._digest)
             said += breaches
             if case is not None:
                 self._flags[case.incident_id] = (judged.both_moved, judged.stable_ill)
@@ -239,4 +247,19 @@ def _news(version: Version, verdict: Verdict) -> bool:
         [g for g in last.guards if g.verdict == "breach"]
     ):
         return True
-    return verdict.decided_at - last.decided_at >= PUBLISH_EVERY_MS
+    since_ms = verdict.decided_at - last.decided_at
+    return since_ms >= PUBLISH_EVERY_MS or (since_ms >= SHOW_EVERY_MS and _moved(last, verdict))
+
+
+def _moved(last: Verdict, verdict: Verdict) -> bool:
+    """Whether the evidence of a guard moved by a good part of what an alarm takes.
+
+    Pages and reports show how it grew; without this a quick breach would be two points.
+    """
+    before = {guard.name: guard.evidence for guard in last.guards}
+    return any(
+        guard.evidence is not None
+        and guard.threshold is not None
+        and abs(guard.evidence - (before.get(guard.name) or 0.0)) >= guard.threshold / 8
+        for guard in verdict.guards
+    )

@@ -259,7 +259,7 @@ def test_a_rollout_that_begins_again_under_its_old_id_is_guarded_again() -> None
     book.receive(a_receipt(book, traffic.now_ms))
     book.roll_out(a_rollout(traffic.now_ms, canary=None, weight=None), traffic.now_ms)
     play(book, [traffic.second(HEALTHY, share=0.0) for _ in range(3)])
-    book.models["credit-risk"].verified_bad.clear()
+    book.models["credit-risk"].quarantine.clear()
 
     book.roll_out(a_rollout(traffic.now_ms, rollout_id="r1"), traffic.now_ms)
     second = play(book, [traffic.second(BAD) for _ in range(30)])
