@@ -59,6 +59,14 @@ class GuardVerdict(Struct, frozen=True, omit_defaults=False):
     alpha: float | None = None
     guarantee: bool = True
     reason: str = ""
+    guard: str = ""
+    """The guard of the policy that this is a part of, where it watches slices apart."""
+    slice: str = ""
+    """The slice that was judged, as `country=DE`; empty: all rows together."""
+    slices: int = 0
+    """Of all rows together: how many slices are judged besides. A verdict lists the worst."""
+    beyond: int = 0
+    """Rows of slices that came when all places were taken: judged only with all rows together."""
 
 
 class Verdict(Struct, frozen=True):
@@ -79,3 +87,9 @@ class Verdict(Struct, frozen=True):
     position: dict[str, int | str]
     """The event that decided: `{topic, partition, offset}`."""
     role: str = "canary"
+    predictions: int = 0
+    """Predictions of the version so far."""
+    share: float | None = None
+    """Its share of the model's predictions of late."""
+    coverage: float | None = None
+    """Share of its predictions past their horizon, or labelled, that have a label."""
