@@ -109,6 +109,13 @@ def _notes(config: Config) -> list[str]:
         if policy.mode == "enforce" and policy.adapter is None:
             notes.append(f"{path}.adapter: none, so commands go to dry_run and move nothing")
         for guard in policy.guards:
+            if guard.segment is not None:
+                notes.append(
+                    f"{path}: {guard.label}: all rows together have alpha "
+                    f"{share * guard.part(sliced=False):.4g}, each of the first {guard.slices} "
+                    f"values of {guard.segment} {share * guard.part(sliced=True):.4g}; "
+                    f"together {share:.4g}"
+                )
             if guard.detector and guard.acts == "rollback":
                 notes.append(f"{path}: {guard.label} can roll back without a false-alarm guarantee")
     return notes

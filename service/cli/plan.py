@@ -127,10 +127,14 @@ def _sentences(policy: Policy, lines: list[Forecast], traffic: Traffic) -> list[
         "as often as permitted it is exceeded; for a mean, how many times its limit.",
     ]
     kinds = {line.kind for line in lines}
+    sliced = any("slice" in line.rows_of for line in lines)
     if "mean" in kinds:
         said.append("Means: losses are taken to be spread like waiting times; steadier ones are "
                     "caught sooner, rare huge ones later.")  # fmt: skip
     for line in lines:
+        if sliced and line.alpha is not None:
+            own = f"{line.alpha:.3g}"
+            said.append(f"{line.guard} has alpha {own} of the policy's {policy.alpha:g}.")
         if line.rows_of != "requests" and line.proof is None:
             said.append(f"{line.guard} counts only {line.rows_of}; all requests are taken to be "
                         "such, so divide by their share.")  # fmt: skip

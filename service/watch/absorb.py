@@ -7,6 +7,7 @@ between the rows before and after its time, however the messages were packed.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from schemas.observations import Observations
 from schemas.plugins import Registry
 from schemas.policies import Policy
 from schemas.times import to_ms
-from service.watch import verify
-from service.watch.detect import Guard, guards_for, rows_for, wanted_tables
+from service.watch import ledger, verify
+from service.watch.detect import Guard, guards_for, wanted_tables
 from service.watch.plan import follow, infer, role_of
+from service.watch.rows import rows_for
+from service.watch.slices import meet, slices_of
 from service.watch.state import SHARE_BUCKET_MS, SHARE_BUCKETS, Model
 from service.watch.tables import Table, tables_of
 
@@ -73,9 +76,21 @@ def equip(model: Model, guards: Guards, policy: Policy | None, registry: Registr
             guards.setdefault(name, {})
             continue
         stable = plan.stable if plan is not None else ""
-        wanted = guards_for(policy, role_of(model, name), registry, stable)
-        guards[name] = {label: guards.get(name, {}).get(label, guard)
-                        for label, guard in wanted.items()}  # fmt: skip
+        role = role_of(model, name)
+        slices = partial(slices_of, model=model, version=name)
+        wanted = guards_for(policy, role, registry, stable, slices)
+        if role == "stable":
+            wanted |= ledger.guards_after(policy, model, registry)
+            wanted = ledger.rearming(policy, model, name, wanted, registry)
+        had = guards.get(name, {})
+        guards[name] = {label: _kept(had.get(label), guard) for label, guard in wanted.items()}
+
+
+def _kept(had: Guard | None, wanted: Guard) -> Guard:
+    """The guard that was there, unless another kind of it is wanted now."""
+    if had is None or type(had.detector) is not type(wanted.detector):
+        return wanted
+    return had
 
 
 def _take(
@@ -91,9 +106,13 @@ def _take(
         if table.sort == "served":
             _served(model, guards, table, policy, registry)
         _count(model, table)
+        if policy is not None:
+            ledger.count(model, table, policy)
         base = model.ordinal
         model.ordinal += len(table)
         if policy is not None:
+            if table.segments and meet(model, table, policy):
+                equip(model, guards, policy, registry)
             fired |= _feed(model, guards, table, base, message, policy)
     return fired
 

@@ -16,7 +16,11 @@ from schemas.verdicts import GuardVerdict, Verdict, VerdictValue
 from service.watch.detect import Guard
 from service.watch.plan import role_of
 from service.watch.prove import gate_entry, pending_text
+from service.watch.slices import slices_of, told
 from service.watch.state import Model, Version
+
+RECENT_BUCKETS = 10
+"""Buckets of served time (a second each) from which a share is taken."""
 
 
 class Judged(NamedTuple):
@@ -28,6 +32,8 @@ class Judged(NamedTuple):
     stable_ill: bool
     fired: Mapping[str, dict[str, int | str]] = {}
     """By guard, the event at which it fired."""
+    rearmed_ms: int = 0
+    """Event time of the newest alarm of a test that re-arms itself; 0: none stands."""
 
 
 def judge(
@@ -45,7 +51,9 @@ def judge(
     """
     own = guards.get(version.name, {})
     lost = labels_lost(version, policy)
-    entries = [entry_of(guard, version, lost, policy) for guard in own.values() if not guard.gate]
+    entries = [
+        entry_of(guard, version, lost, policy, model) for guard in own.values() if not guard.gate
+    ]
     gates = [gate_entry(guard, model, version) for guard in own.values() if guard.gate]
     if policy is not None and role_of(model, version.name) == "canary":
         entries += [
@@ -63,11 +71,26 @@ def judge(
     verdict = Verdict(
         model=model.name, version=version.name,
         rollout_id=model.plan.rollout_id if model.plan else "",
-        verdict=value, reason=reason, text=text, guards=[*entries, *gates],
+        verdict=value, reason=reason, text=text, guards=told([*entries, *gates]),
         roles="inferred" if model.plan is None or model.plan.inferred else "declared",
         decided_at=model.now_ms, position=position, role=role_of(model, version.name),
+        predictions=version.predictions, share=_recent_share(model, version.name),
+        coverage=version.coverage,
     )  # fmt: skip
-    return Judged(verdict, alarmed, moved, ill, fired)
+    return Judged(verdict, alarmed, moved, ill, fired, _rearmed_ms(alarmed, own))
+
+
+def _rearmed_ms(alarmed: list[GuardVerdict], own: Mapping[str, Guard]) -> int:
+    rearming = [own[entry.name].detector for entry in alarmed if entry.name in own
+                and own[entry.name].alpha is None and entry.guarantee]  # fmt: skip
+    return max((detector.reading().fired_ms or 0 for detector in rearming), default=0)
+
+
+def _recent_share(model: Model, name: str) -> float | None:
+    """Share of the model's predictions of about the last ten seconds that are known of."""
+    recent = [model.shares[bucket] for bucket in sorted(model.shares)[-RECENT_BUCKETS:]]
+    total = sum(sum(bucket.values()) for bucket in recent)
+    return sum(bucket.get(name, 0) for bucket in recent) / total if total else None
 
 
 def labels_lost(version: Version, policy: Policy | None) -> bool:
@@ -77,7 +100,9 @@ def labels_lost(version: Version, policy: Policy | None) -> bool:
     return version.matured / (version.matured + version.unlabelled) < policy.min_coverage
 
 
-def entry_of(guard: Guard, version: Version, lost: bool, policy: Policy | None) -> GuardVerdict:
+def entry_of(
+    guard: Guard, version: Version, lost: bool, policy: Policy | None, model: Model
+) -> GuardVerdict:
     """Turn one guard's reading into its part of the verdict, in the signal's own unit."""
     reading, spec = guard.detector.reading(), guard.spec
     shown = _in_unit(spec, _among_labelled(spec, version, guard.detector.interval()))
@@ -96,6 +121,9 @@ def entry_of(guard: Guard, version: Version, lost: bool, policy: Policy | None) 
         evidence=reading.statistic, threshold=reading.threshold, n=reading.n,
         coverage=version.coverage if spec.signal in NEEDS_LABELS else None, action=spec.acts,
         limit=limit_of(spec), alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
+        guard=spec.label, slice=str(guard.slice or ""),
+        slices=0 if guard.slice else len(slices_of(spec, model, version.name)),
+        beyond=0 if guard.slice else model.beyond.get(spec.label, 0),
     )  # fmt: skip
 
 
@@ -242,15 +270,16 @@ def sentence_of(entry: GuardVerdict, version: Version) -> str:
 
 def _sentence(entry: GuardVerdict, version: Version) -> str:
     value = _shown(entry.signal, entry.estimate)
+    of = f"{entry.signal} of {version.name}" + (f" in {entry.slice}" if entry.slice else "")
     if entry.name.startswith(entry.signal) and entry.stable_estimate is not None:
         stable = _shown(entry.signal, entry.stable_estimate)
-        proved = (f"{entry.signal} of {version.name} is {value} where stable has {stable}, "
+        proved = (f"{of} is {value} where stable has {stable}, "
                   f"proved to be more than {(entry.limit or 0):.0%} above it")  # fmt: skip
     elif entry.limit is not None:
-        proved = (f"{entry.signal} of {version.name} is {value}, "
+        proved = (f"{of} is {value}, "
                   f"proved to miss its limit {_shown(entry.signal, entry.limit)}")  # fmt: skip
     else:
-        return f"{entry.signal} of {version.name} has shifted (a drift warning, without guarantee)."
+        return f"{of} has shifted (a drift warning, without guarantee)."
     if entry.evidence is None or entry.threshold is None:
         return f"{proved} (no false-alarm guarantee)."
     return (f"{proved} (evidence {entry.evidence:.1f} of {entry.threshold:.1f} nats, "

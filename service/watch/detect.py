@@ -9,14 +9,14 @@ Refused here: thinking about what a reading means (`decide.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import structlog
 
-from detectors import losses
-from detectors.base import F64, Bool, Detector, Reading, Rows, StateMismatch
+from detectors.base import Detector, Reading, Rows, StateMismatch
 from schemas.plugins import PluginFault, Registry
 from schemas.policies import (
     GATE,
@@ -28,8 +28,7 @@ from schemas.policies import (
     GuardSpec,
     Policy,
 )
-from service.watch.state import Model, Plan
-from service.watch.tables import Table
+from service.watch.slices import Slice, name_of
 
 RECENT_ROWS = 512
 """Rows after which a guard's recent mean forgets half."""
@@ -52,13 +51,15 @@ class Guard:
     fired: dict[str, int | str] = field(default_factory=dict)
     """Name of the row at which it fired."""
     rows: int = 0
+    slice: Slice | None = None
+    """The slice it judges; None: all rows."""
     gate: bool = False
     """It proves a canary fit for promotion; its alarm is no breach."""
 
     @property
     def name(self) -> str:
         """The guard's name in reports."""
-        return self.spec.label
+        return name_of(self.spec, self.slice)
 
     @property
     def guarantee(self) -> bool:
@@ -102,15 +103,28 @@ class Guard:
         self.fired, self.rows = dict(state["fired"]), state["rows"]
 
 
-def guards_for(policy: Policy, role: str, registry: Registry, stable: str) -> dict[str, Guard]:
-    """Build the guards of a version in a role: `stable` or `canary`; the latter with its gates."""
+def guards_for(
+    policy: Policy, role: str, registry: Registry, stable: str,
+    slices: Callable[[GuardSpec], Iterable[Slice]] = lambda spec: (),
+) -> dict[str, Guard]:  # fmt: skip
+    """Build the guards of a version in a role: `stable` or `canary`; the latter with its gates.
+
+    Parameters
+    ----------
+    stable : str
+        The stable version, against which gates prove.
+    slices : callable
+        Gives the slices that a guard with a segment judges besides all rows.
+    """
     built = gates_for(policy, registry, stable) if role == "canary" else {}
     for spec in policy.guards:
         if spec.signal == "prometheus":
             continue
         if role != "canary" and (spec.max_increase is not None or spec.signal == "traffic_share"):
             continue
-        built[spec.label] = build(spec, policy, registry)
+        for part in (None, *slices(spec)):
+            guard = build(spec, policy, registry, part)
+            built[guard.name] = guard
     return built
 
 
@@ -140,9 +154,15 @@ def loss_limit(spec: GuardSpec) -> float | None:
     return spec.max
 
 
-def build(spec: GuardSpec, policy: Policy, registry: Registry) -> Guard:
-    """Build one guard."""
-    alpha, limit = policy.guard_alpha(), loss_limit(spec)
+def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | None = None) -> Guard:
+    """Build one guard, of all rows or of one slice."""
+    guard = _build(spec, policy.guard_alpha() * spec.part(part is not None), registry)
+    guard.slice = part
+    return guard
+
+
+def _build(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
+    limit = loss_limit(spec)
     params: dict[str, Any]
     if spec.detector is not None:
         kind = spec.detector
@@ -212,69 +232,3 @@ def wanted_tables(guard: Guard, policy: Policy) -> tuple[str, ...]:
     if on_arrival and signal != "label_coverage":
         return ("labelled",)
     return ("final",)
-
-
-def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) -> Rows | None:
-    """Select a guard's rows of one version from a table; None when it has none.
-
-    Parameters
-    ----------
-    base : int
-        Ordinal of the table's first row.
-    """
-    signal = guard.spec.signal
-    own = table.version == _index(table, version)
-    if signal == "traffic_share":
-        index = np.arange(len(table))
-        loss = (own if guard.spec.max is not None else ~own).astype(np.float64)
-    elif signal.startswith("feature:"):
-        values = table.features.get(signal)
-        if values is None:
-            return None
-        index = np.flatnonzero(~np.isnan(values) & own)
-        loss = values[index]
-    else:
-        index, loss = losses.select(signal, table.columns)
-    if guard.arms == "paired":
-        return _paired(guard, version, table, base, model, index, loss)
-    if signal != "traffic_share":
-        keep = own[index]
-        index, loss = index[keep], loss[keep]
-    if not len(index):
-        return None
-    return Rows(loss.astype(np.float64), base + index, table.when_ms[index])
-
-
-def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,
-            index: np.ndarray, loss: F64) -> Rows | None:  # fmt: skip
-    plan = model.plan
-    if plan is None:
-        return None
-    canary = table.version[index] == _index(table, version)
-    stable = table.version[index] == _index(table, plan.stable)
-    # What was served before this rollout began belongs to another comparison.
-    since = plan.steps[0][0] if plan.steps else 0
-    keep = (canary | stable) & (table.served_ms[index] >= since)
-    index, loss, canary = index[keep], loss[keep], canary[keep]
-    if not len(index):
-        return None
-    weight = canary_share(table.weight[index], canary, table.served_ms[index], plan)
-    return Rows(loss.astype(np.float64), base + index, table.when_ms[index], canary, weight)
-
-
-def canary_share(weight: F64, canary: Bool, served_ms: np.ndarray, plan: Plan) -> F64:
-    """The canary's assigned probability when each row was served, NaN where nobody said it.
-
-    What the router stamped on the prediction comes first, then the rollout's weight at that time.
-    """
-    stamped = np.where(canary, weight, 1 - weight)
-    if plan.inferred or not plan.steps or not np.isnan(stamped).any():
-        return np.asarray(stamped, np.float64)
-    begins = np.array([at_ms for at_ms, _ in plan.steps])
-    weights = np.array([share for _, share in plan.steps])
-    planned = weights[np.maximum(np.searchsorted(begins, served_ms, side="right") - 1, 0)]
-    return np.where(np.isnan(stamped), planned, stamped)
-
-
-def _index(table: Table, version: str) -> int:
-    return table.versions.index(version) if version in table.versions else -1

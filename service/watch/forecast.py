@@ -24,8 +24,9 @@ from msgspec import Struct
 from detectors import planning
 from detectors.histogram import rows_for_quantile
 from schemas.plugins import Registry, mark_of
-from schemas.policies import NEEDS_LABELS, Policy, Promote
+from schemas.policies import NEEDS_LABELS, GuardSpec, Policy, Promote
 from service.watch.detect import Guard, guards_for, wanted_tables
+from service.watch.slices import Slice
 
 ROWS_OF = {
     "false_positive_rate": "requests whose label is negative",
@@ -94,7 +95,7 @@ def forecast(
     asked = policy
     if policy.promote is None:
         asked = msgspec.structs.replace(policy, promote=Promote())
-    built = guards_for(asked, "canary", registry, "stable")
+    built = guards_for(asked, "canary", registry, "stable", _any_slice)
     told = [_of_guard(g, policy, traffic, worse) for g in built.values() if not g.gate]
     told += [
         Forecast(spec.label, spec.signal, "none", None, 0.0, "requests",
@@ -102,6 +103,10 @@ def forecast(
         for spec in policy.guards if spec.signal == "prometheus"
     ]  # fmt: skip
     return told + [_of_gate(g, asked, traffic) for g in built.values() if g.gate]
+
+
+def _any_slice(spec: GuardSpec) -> list[Slice]:
+    return [] if spec.segment is None else [Slice(spec.segment, "…")]
 
 
 def _of_guard(guard: Guard, policy: Policy, traffic: Traffic, worse: Sequence[float]) -> Forecast:
@@ -116,8 +121,13 @@ def _of_guard(guard: Guard, policy: Policy, traffic: Traffic, worse: Sequence[fl
         sizes = [_size(guard, kind, policy, traffic, w) for w in worse]
     return Forecast(
         guard.name, guard.spec.signal, kind, guard.alpha, _wait_s(guard, policy),
-        ROWS_OF.get(guard.spec.signal, "requests"), sizes, note=note,
+        _rows_of(guard), sizes, note=note,
     )  # fmt: skip
+
+
+def _rows_of(guard: Guard) -> str:
+    rows = ROWS_OF.get(guard.spec.signal, "requests")
+    return rows if guard.slice is None else f"{rows} in that slice"
 
 
 def _size(guard: Guard, kind: str, policy: Policy, traffic: Traffic, worse: float) -> Size:

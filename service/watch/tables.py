@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from detectors.base import F64, I64, Bool
 from detectors.losses import Columns
-from schemas.observations import DTYPES, Block, Observations
+from schemas.observations import DTYPES, Block, Observations, dtype_of
 from service.watch.state import Model
+
+U64 = npt.NDArray[np.uint64]
+SEGMENT = "segment:"
 
 TABLE_OF = {"served": "served", "labelled": "labelled", "matured": "final", "unlabelled": "final"}
 
@@ -42,6 +46,11 @@ class Table:
     """Probability with which the router chose this row's version; NaN unknown."""
     columns: Columns
     features: dict[str, F64]
+    segments: dict[str, I64]
+    """Per segment, each row's value as an index into `classes` plus one; 0: it has none."""
+    classes: list[str]
+    unit: U64
+    """Hash of the user or session; 0: not told."""
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -54,7 +63,17 @@ class Table:
             when_ms=self.when_ms[keep], version=self.version[keep], weight=self.weight[keep],
             columns=_taken(self.columns, keep),
             features={name: column[keep] for name, column in self.features.items()},
+            segments={name: column[keep] for name, column in self.segments.items()},
+            unit=self.unit[keep],
         )  # fmt: skip
+
+    def in_slice(self, segment: str, value: str) -> Bool:
+        """Which rows lie in a slice."""
+        codes = self.segments.get(segment)
+        if codes is None or value not in self.classes:
+            return np.zeros(len(self), np.bool_)
+        inside: Bool = codes == self.classes.index(value) + 1
+        return inside
 
 
 def _taken(columns: Columns, keep: Bool | I64) -> Columns:
@@ -114,9 +133,9 @@ def _table(
         for block, keep in parts:
             data = block.columns.get(name)
             piece = (
-                np.full(block.count, absent, DTYPES.get(name, "<f8"))
+                np.full(block.count, absent, dtype_of(name))
                 if data is None
-                else np.frombuffer(data, DTYPES.get(name, "<f8"))
+                else np.frombuffer(data, dtype_of(name))
             )
             pieces.append(piece if keep is None else piece[keep])
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -130,14 +149,18 @@ def _table(
         when_ms = served_ms + horizon_ms
     else:
         when_ms = np.maximum(served_ms, observed_ms) if sort == "labelled" else served_ms
-    names = sorted({n for block, _ in parts for n in block.columns if n.startswith("feature:")})
+    held = sorted({name for block, _ in parts for name in block.columns})
+    features = [name for name in held if name.startswith("feature:")]
+    segments = [name for name in held if name.startswith(SEGMENT)]
     table = Table(
         sort=sort, topic=[block.topic for block, _ in parts], source=source,
         partition=message.partition, offset=column("offset", 0).astype(np.int64),
         served_ms=served_ms, when_ms=when_ms, version=column("version", 0).astype(np.int64),
         versions=message.versions, weight=column("weight", np.nan).astype(np.float64),
         columns=_columns(column, labelled, sort == "final", message.classes, positive),
-        features={name: column(name, np.nan).astype(np.float64) for name in names},
+        features={name: column(name, np.nan).astype(np.float64) for name in features},
+        segments={n.removeprefix(SEGMENT): column(n, 0).astype(np.int64) for n in segments},
+        classes=message.classes, unit=column("unit", 0),
     )  # fmt: skip
     if sort == "final" and len(parts) > 1:
         return table.take(np.argsort(table.offset, kind="stable").astype(np.int64))

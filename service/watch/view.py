@@ -46,6 +46,7 @@ def view_of(model: Model, lag_s: float, now_wall_ms: int) -> dict[str, Any]:
             if version.verdict is not None
         },
         "counts": _totals(model),
+        "slices_beyond": dict(model.beyond),
         "open_incidents": [case.incident_id for case in model.cases.values() if not case.closed],
         "updated_at": now_wall_ms,
     }

@@ -100,7 +100,11 @@ GUARD_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"signal": "error_rate"}, ": found no limit, expected exactly one of"),
     (ERRORS | {"max_increase": 0.1}, ": found max and max_increase"),
     (ERRORS | {"detector": "adwin"}, ".detector: found a detector and max"),
-    (ERRORS | {"segment": "region"}, ".segment: found 'region'"),
+    (ERRORS | {"segment": ""}, ".segment: found an empty name"),
+    (ERRORS | {"segment": "region", "slices": 0}, ".slices: found 0"),
+    (ERRORS | {"segment": "region", "slices": 257}, ".slices: found 257"),
+    ({"signal": "traffic_share", "max": 0.5, "segment": "region"},
+     ".segment: found it on 'traffic_share'"),
     (ERRORS | {"query": "up"}, ".query: found one on 'error_rate'"),
     (ERRORS | {"quantile": 0.9}, ".quantile: found it on 'error_rate', which is a rate"),
     (ERRORS | {"cap": 1}, ".cap: found it on 'error_rate'"),
@@ -180,6 +184,7 @@ def test_faults_of_all_policies_are_found_at_once() -> None:
         ({"signal": "score", "detector": "adwin"}, "score adwin"),
         ({"signal": "accuracy", "min": 0.9}, "accuracy min=0.9"),
         ({"signal": "error", "max_increase": 0.15}, "error max_increase=0.15"),
+        (ERRORS | {"segment": "region"}, "error_rate max=0.05 [region]"),
     ],
 )  # fmt: skip
 def test_a_guard_is_called_by_signal_and_limit(fields: dict[str, Any], label: str) -> None:

@@ -55,6 +55,25 @@ def test_json_has_each_guard_and_gate_of_the_models_policy() -> None:
     assert 206 == round(guards["promote error_rate"]["proof"]["bad"])
 
 
+def test_a_split_of_alpha_over_slices_is_shown_by_plan_and_check(home: Path) -> None:
+    """If this breaks, nobody sees that watching slices makes each of them slower."""
+    (home / "rollbackd.yaml").write_text(
+        "policies:\n- model: m\n  guards: [{signal: error_rate, max: 0.05, segment: country}]\n"
+    )
+
+    _, planned = run("plan", "m")
+    _, checked = run("check", "--json")
+
+    told = " ".join(planned.split())
+    assert "error_rate max=0.05 [country] has alpha 0.005 of the policy's 0.01." in told
+    assert "error_rate max=0.05 [country=…] has alpha 0.000313 of the policy's 0.01." in told
+    note = next(n for n in json.loads(checked)["notes"] if "[country]" in n)
+    assert note.endswith(
+        "all rows together have alpha 0.005, each of the first 16 values of country 0.0003125; "
+        "together 0.01"
+    )
+
+
 def test_words_say_what_the_figures_assume() -> None:
     """If this breaks, a figure is believed for traffic that it does not speak of."""
     code, shown = run("plan", "--per-s", "50")

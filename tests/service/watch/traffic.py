@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import detectors
 from schemas.events import Rollout
 from schemas.facts import Breach, Progress, Receipt
-from schemas.observations import DTYPES, Block, Observations
+from schemas.observations import Block, Observations, dtype_of
 from schemas.plugins import Registry
 from schemas.policies import GuardSpec, Policy
 from service.watch.order import Said, Wall
@@ -43,7 +44,7 @@ def a_rollout(at_ms: int = START_MS, **changes: Any) -> Rollout:
 def a_block(kind: str = "served", topic: str = "predictions", **columns: Any) -> Block:
     """Columns of one block; every column has as many values as `offset`."""
     packed = {
-        name: np.asarray(values, DTYPES.get(name, "<f8")).tobytes()
+        name: np.asarray(values, dtype_of(name)).tobytes()
         for name, values in columns.items()
     }
     return Block(kind, topic, len(columns["offset"]), packed)
@@ -57,6 +58,29 @@ def a_message(*blocks: Block, watermark_ms: int = START_MS, **changes: Any) -> O
         "blocks": list(blocks), "counts": {},
     }  # fmt: skip
     return Observations(**(given | changes))
+
+
+def in_pieces(message: Observations, rows: int) -> list[Observations]:
+    """The same rows of a message of one block, a few at a time; each says its own watermark."""
+    (block,) = message.blocks
+    pieces = []
+    for at in range(0, block.count, rows):
+        columns = {
+            name: np.frombuffer(data, dtype_of(name))[at : at + rows]
+            for name, data in block.columns.items()
+        }
+        last = at + rows >= block.count
+        mark_ms = message.watermark_ms if last else int(columns["served_ms"].max())
+        piece = a_block(block.kind, block.topic, **columns)
+        pieces.append(msgspec.structs.replace(message, blocks=[piece], watermark_ms=mark_ms))
+    return pieces
+
+
+def restarted(book: Book, policy: Policy) -> Book:
+    """Another owner's book, from what the first one stored."""
+    other = a_book(policy)
+    other.restore({key: book.save(key) for key in ["", *book.models]})
+    return other
 
 
 def a_tick(watermark_ms: int) -> Observations:

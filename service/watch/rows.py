@@ -1,0 +1,84 @@
+"""Which rows of a table a guard is fed, and how bad each is.
+
+A guard of one version sees that version's rows; one that compares arms sees both, of this rollout
+only, with the chance that each row was the canary's. A guard of a slice sees the rows in it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detectors import losses
+from detectors.base import F64, Bool, Rows
+from service.watch.detect import Guard
+from service.watch.state import Model, Plan
+from service.watch.tables import Table
+
+
+def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) -> Rows | None:
+    """Select a guard's rows of one version from a table; None when it has none.
+
+    Parameters
+    ----------
+    base : int
+        Ordinal of the table's first row.
+    """
+    signal = guard.spec.signal
+    own = table.version == _index(table, version)
+    if signal == "traffic_share":
+        index = np.arange(len(table))
+        loss = (own if guard.spec.max is not None else ~own).astype(np.float64)
+    elif signal.startswith("feature:"):
+        values = table.features.get(signal)
+        if values is None:
+            return None
+        index = np.flatnonzero(~np.isnan(values) & own)
+        loss = values[index]
+    else:
+        index, loss = losses.select(signal, table.columns)
+    if guard.slice is not None:
+        inside = table.in_slice(*guard.slice)[index]
+        index, loss = index[inside], loss[inside]
+    if guard.arms == "paired":
+        return _paired(guard, version, table, base, model, index, loss)
+    if signal != "traffic_share":
+        keep = own[index]
+        index, loss = index[keep], loss[keep]
+    if not len(index):
+        return None
+    return Rows(loss.astype(np.float64), base + index, table.when_ms[index])
+
+
+def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,
+            index: np.ndarray, loss: F64) -> Rows | None:  # fmt: skip
+    plan = model.plan
+    if plan is None:
+        return None
+    canary = table.version[index] == _index(table, version)
+    stable = table.version[index] == _index(table, plan.stable)
+    # What was served before this rollout began belongs to another comparison.
+    since = plan.steps[0][0] if plan.steps else 0
+    keep = (canary | stable) & (table.served_ms[index] >= since)
+    index, loss, canary = index[keep], loss[keep], canary[keep]
+    if not len(index):
+        return None
+    weight = canary_share(table.weight[index], canary, table.served_ms[index], plan)
+    return Rows(loss.astype(np.float64), base + index, table.when_ms[index], canary, weight)
+
+
+def canary_share(weight: F64, canary: Bool, served_ms: np.ndarray, plan: Plan) -> F64:
+    """The canary's assigned probability when each row was served, NaN where nobody said it.
+
+    What the router stamped on the prediction comes first, then the rollout's weight at that time.
+    """
+    stamped = np.where(canary, weight, 1 - weight)
+    if plan.inferred or not plan.steps or not np.isnan(stamped).any():
+        return np.asarray(stamped, np.float64)
+    begins = np.array([at_ms for at_ms, _ in plan.steps])
+    weights = np.array([share for _, share in plan.steps])
+    planned = weights[np.maximum(np.searchsorted(begins, served_ms, side="right") - 1, 0)]
+    return np.where(np.isnan(stamped), planned, stamped)
+
+
+def _index(table: Table, version: str) -> int:
+    return table.versions.index(version) if version in table.versions else -1
