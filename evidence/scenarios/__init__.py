@@ -1,0 +1,1 @@
+"""The fourteen scenarios, S1 to S14: declared worlds, judges and promises."""
