@@ -48,6 +48,9 @@ class Outcome(Struct, frozen=True, gc=False):
     label: Value
     model: Name | None = None
     cost: float | None = None
+    sampled: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """Known probability with which this prediction was sent to labelling, where labels are bought
+    for a sample; absent: its label came by itself."""
     arrived_at: WireTime | None = None
 
 

@@ -38,17 +38,21 @@ DTYPES = {
     "label_value": "<f8",
     "label_class": "<u2",
     "cost": "<f8",
+    "sampled": "<f8",
     "weight": "<f8",
     "unit": "<u8",
 }
-"""numpy type of each column by name; `feature:NAME` columns are `<f8`. NaN means absent.
+"""numpy type of each column by name; for columns by prefix ask `dtype_of`. NaN means absent.
 
 A column in which no row of a flush has anything may be missing: it reads as NaN, or 0 for `error`,
-`unit` and the classes. `offset`, `served_ms` and `version` are always there.
+`unit`, the classes and the segments. `offset`, `served_ms` and `version` are always there.
 
 `version` indexes `Observations.versions`. A predicted or true class that is a string is an index
 into `Observations.classes` plus one (0: the value is a number, in `value` or `label_value`, or it
-is absent)."""
+is absent). A segment's value is such an index too."""
+
+DTYPES_BY_PREFIX = {"feature:": "<f8", "segment:": "<u2"}
+"""`feature:NAME` is on served rows only; `segment:NAME` on all kinds but metric."""
 
 KINDS = ("served", "labelled", "matured", "unlabelled", "metric")
 
@@ -82,6 +86,19 @@ class Observations(Struct, frozen=True, array_like=True):
     """Source topic -> newest offset taken in with this flush: what moved the watermark."""
 
 
+def dtype_of(column: str) -> str:
+    """Give the numpy type of a column.
+
+    Examples
+    --------
+    >>> dtype_of("score"), dtype_of("feature:age"), dtype_of("segment:region")
+    ('<f8', '<f8', '<u2')
+    """
+    if column in DTYPES:
+        return DTYPES[column]
+    return next(dtype for prefix, dtype in DTYPES_BY_PREFIX.items() if column.startswith(prefix))
+
+
 _decoder = msgspec.msgpack.Decoder(Observations)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -98,4 +115,7 @@ def unpack(data: bytes) -> Observations:
 
 def describe() -> dict[str, Any]:
     """The layout of the columns, for documents."""
-    return {"dtypes": dict(DTYPES), "kinds": list(KINDS)}
+    return {
+        "dtypes": DTYPES | {f"{p}NAME": d for p, d in DTYPES_BY_PREFIX.items()},
+        "kinds": list(KINDS),
+    }

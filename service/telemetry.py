@@ -38,6 +38,9 @@ class Metrics:
         self.duplicates = self._counter("duplicates_total", "Repeated events dropped by id", stage)
         self.corrections = self._counter("corrections_total", "Outcomes that change a label", [])
         self.unknown_fields = self._counter("unknown_fields_total", "Fields the contract lacks", [])
+        self.segments_dropped = self._counter(
+            "segments_dropped_total", "Predictions whose segments found no room", []
+        )
         self.pending = self._gauge("pending_predictions", "Predictions waiting", ["partition"])
         self.lag_s = self._gauge("lag_seconds", "How far a stage is behind its topic", stage)
         self.watermark_ms = self._gauge("watermark_ms", "Event time of a partition", ["partition"])

@@ -57,6 +57,9 @@ def forget(part: Partition, window: Window) -> None:
         part.texts.sweep(np.concatenate([rows["value"][(rows["flags"] & 1) > 0],
                                          rows["label"][(rows["flags"] & 2) > 0]]))  # fmt: skip
 
+    if part.slices.crowded:
+        part.slices.sweep(part.pending.rows["slice"])
+
 
 def decide_due(part: Partition) -> None:
     """Decide what expires next, once all that was decided before is said; the last thing."""

@@ -25,10 +25,11 @@ missing label.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.events import Outcome
+from schemas.events import Outcome, Prediction
 from service.ingest.find import Hashes, Ints, hashes_of
 from service.ingest.models import (
     CORRECTION,
@@ -47,6 +48,8 @@ from service.ingest.pending import (
     WAITING,
     Labels,
     Rows,
+    costs_of,
+    sampled_of,
 )
 from service.ingest.state import OUTCOMES, PREDICTIONS, Blob, Parked, Partition, Said, Taken, Window
 
@@ -132,8 +135,7 @@ def _rows_of(part: Partition, batch: Taken, named: Named) -> Rows:
     new["value"] = values.numbers
     new["score"] = np.array([event.score for event in events], np.float64)
     new["weight"] = np.array([event.weight for event in events], np.float64)
-    new["label"] = np.nan
-    new["cost"] = np.nan
+    new["label"] = new["cost"] = new["sampled"] = np.nan
     new["model"] = named.model
     new["version"] = named.version
     new["due_s"] = _due_s(part, batch, named.model)
@@ -141,13 +143,24 @@ def _rows_of(part: Partition, batch: Taken, named: Named) -> Rows:
     errors = [event.error for event in events]
     if errors.count(None) < len(errors):
         new["flags"] |= np.array([e is not None for e in errors], np.uint8) * np.uint8(FAILED)
-    if any(part.models.by_unit):
-        by_unit = part.models.by_unit
+    mark_groups(part, new, events)
+    return new
+
+
+def mark_groups(part: Partition, new: Rows, events: Sequence[Prediction]) -> None:
+    """Note the units and the segments of new rows, where a policy asks for them."""
+    by_unit, segments = part.models.by_unit, part.models.segments
+    codes = new["model"].tolist() if any(by_unit) or any(segments) else []
+    if any(by_unit):
         new["unit"] = [
             unit_hash(event.unit) if by_unit[model] else 0
-            for event, model in zip(events, named.model.tolist(), strict=True)
+            for event, model in zip(events, codes, strict=True)
         ]
-    return new
+    if any(segments):
+        new["slice"] = [
+            part.slices.code(segments[model], event.segments) if segments[model] else 0
+            for event, model in zip(events, codes, strict=True)
+        ]
 
 
 def _due_s(part: Partition, batch: Taken, model: Ints) -> Ints:
@@ -182,7 +195,7 @@ def _meet_parked(part: Partition, window: Window, key: bytes, row: Ints) -> None
     label = part.texts.encode([parked.label])
     given = Labels(
         label.numbers, label.is_text, np.array([parked.observed_ms]),
-        np.array([parked.cost], np.float64), np.array([late]),
+        costs_of([parked]), sampled_of([parked]), np.array([late]),
     )  # fmt: skip
     _give(part, window, PREDICTIONS, (part.pending.rows["offset"][row], row), given)
 
@@ -221,7 +234,6 @@ def take_outcomes(part: Partition, window: Window, batch: Taken) -> None:
     ids = [event.prediction_id.encode() for event in batch.events]
     rows = part.pending.index.find(hashes_of(ids))
     labels = part.texts.encode([event.label for event in batch.events])
-    costs = np.array([event.cost for event in batch.events], np.float64)
     held = part.pending.rows[rows]  # any row where there is none
     late = batch.times_ms - held["served_ms"] > part.models.horizon_ms[held["model"]]
     clean = (rows >= 0) & (held["state"] == WAITING)
@@ -229,7 +241,8 @@ def take_outcomes(part: Partition, window: Window, batch: Taken) -> None:
         clean &= _first_of_each(ids)
     good = np.flatnonzero(clean)
     if len(good):
-        given = Labels(labels.numbers, labels.is_text, batch.times_ms, costs, late)
+        given = Labels(labels.numbers, labels.is_text, batch.times_ms, costs_of(batch.events),
+                       sampled_of(batch.events), late)  # fmt: skip
         _give(part, window, OUTCOMES, (batch.offsets[good], rows[good]), given.take(good))
     repeated = np.zeros(len(ids), np.bool_)
     for at in np.flatnonzero(~clean).tolist() if len(good) < len(ids) else ():
@@ -275,7 +288,7 @@ def _park(part: Partition, window: Window, key: bytes, batch: Taken, at: int) ->
     part.parked.pop(key, None)
     part.parked[key] = Parked(
         offset, observed_ms, event.label, event.cost, event.model, due_s, value[:KEPT_BYTES],
-        len(value),
+        len(value), event.sampled,
     )  # fmt: skip
     heapq.heappush(part.parked_due, (due_s, key))
     window.parked.add(key)

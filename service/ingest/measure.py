@@ -29,5 +29,9 @@ def measure_step(metrics: Metrics, part: Partition, window: Window, sent: int) -
         metrics.corrections.inc(window.corrections)
         # Without ids: they may stand for people.
         log.debug("outcomes_contradict_earlier_ones", partition=number, count=window.corrections)
+    if dropped := part.slices.dropped:
+        part.slices.dropped = 0
+        metrics.segments_dropped.inc(dropped)
+        log.warning("no_room_for_segments", partition=number, predictions=dropped)
     metrics.pending.labels(partition=number).set(part.pending.count)
     metrics.watermark_ms.labels(partition=number).set(part.watermark_ms)

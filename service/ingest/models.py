@@ -50,6 +50,8 @@ class Models:
         self.names: list[str] = []
         self.versions: list[list[str]] = []
         self.features: list[tuple[str, ...]] = []
+        self.segments: list[tuple[str, ...]] = []
+        """Names of segments that a guard of the model watches apart."""
         self.by_unit: list[bool] = []
         self.horizon_ms: Ints = np.zeros(16, np.int64)
         self.due_s: Ints = np.zeros(16, np.int64)
@@ -122,12 +124,14 @@ class Models:
     def _add(self, model: str) -> dict[str, int]:
         number = self.index[model] = len(self.names)
         policy = policy_for(self._policies, model)
-        signals = [guard.signal for guard in policy.guards] if policy is not None else []
+        guards = policy.guards if policy is not None else []
+        signals = [guard.signal for guard in guards]
         self.names.append(model)
         self.versions.append([])
         self.features.append(
             tuple(sorted({s.removeprefix("feature:") for s in signals if s.startswith("feature:")}))
         )
+        self.segments.append(tuple(sorted({g.segment for g in guards if g.segment is not None})))
         self.by_unit.append(policy is not None and policy.votes == "unit")
         if number >= len(self.horizon_ms):
             more = max(16, number)

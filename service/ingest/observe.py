@@ -8,7 +8,7 @@ a model's part is a slice of those bytes. A column that is absent in the whole w
 Feature values are sampled: rows are chosen by their offset, at most so many per model and second of
 event time, and the others hold NaN.
 
-Refused here: losses, and any feature that no guard names.
+Refused here: losses, and any feature or segment that no guard names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.observations import DTYPES, Block, Observations, pack
+from schemas.observations import DTYPES, Block, Observations, dtype_of, pack
 from service.ingest.find import Ints
 from service.ingest.pending import FAILED, TEXT_LABEL, TEXT_VALUE, observed_ms
 from service.ingest.state import Partition, Said, Window
@@ -156,6 +156,7 @@ def _columns(said: Said, texts: Texts) -> tuple[dict[str, Any], dict[str, list[s
     if said.kind in ("labelled", "matured"):
         columns["observed_ms"] = observed_ms(rows)
         _put(columns, "cost", rows["cost"])
+        _put(columns, "sampled", rows["sampled"])
         _put_values(columns, held, ("label_value", "label_class"),
                     Values(rows["label"], flags & TEXT_LABEL > 0), texts)  # fmt: skip
     return columns, held
@@ -188,10 +189,23 @@ def _block(part: Partition, ordered: Sorted, model: int, own: Parts, rows: slice
         classes = [own.code(text) for text in texts[rows]]
         if any(classes):
             columns[name] = np.array(classes, DTYPES[name]).tobytes()
+    if part.models.segments[model]:
+        columns.update(_segments(part, said.rows["slice"][rows], part.models.segments[model], own))
     if said.events is not None and part.models.features[model]:
         chosen = sampler.choose(model, said.offsets[rows], part.watermark_ms // 1000)
         columns.update(_features(said.events[rows], part.models.features[model], chosen))
     return Block(said.kind, said.topic, end - start, columns)
+
+
+def _segments(part: Partition, slices: Ints, names: Sequence[str], own: Parts
+              ) -> Iterator[tuple[str, bytes]]:  # fmt: skip
+    distinct, at = np.unique(slices, return_inverse=True)
+    held = [part.slices.values(code) for code in distinct.tolist()]
+    for name in names:
+        codes = [own.code(values.get(name)) for values in held]
+        if any(codes):
+            column = f"segment:{name}"
+            yield column, np.array(codes, dtype_of(column))[at].tobytes()
 
 
 def _features(events: Sequence[Any], names: Sequence[str], chosen: Ints

@@ -6,7 +6,8 @@ window (`remember.py`).
 
 How. Rows lie in slabs of 4,096; a slab holds rows of one horizon, so it dies as a whole, and its
 space is used again. A row is found by the hash of its id as long as it may still be labelled. It
-carries no feature values. Texts (classes that are no numbers) are kept once, in `Texts`.
+carries no feature values. Texts (classes that are no numbers) are kept once, in `Texts`, and what
+segments a row is in is kept once in `Slices`.
 
 Memory: 90 bytes a row and 6 to 14 in the index, about 100 MB per million pending predictions.
 
@@ -15,7 +16,7 @@ Refused here: time and policies (`due_s` is decided in `join.py`), and what was 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,13 +29,14 @@ Rows = NDArray[np.void]
 """Structured array of dtype `ROW`."""
 
 ROW = np.dtype([
-    ("offset", "<i8"), ("served_ms", "<i8"), ("value", "<f8"), ("label", "<f8"), ("cost", "<f8"),
-    ("score", "<f4"), ("weight", "<f4"), ("delay_ms", "<u4"),
-    ("unit", "<u4"), ("due_s", "<u4"), ("model", "<u2"), ("version", "<u2"), ("state", "|u1"),
-    ("flags", "|u1"),
+    ("offset", "<i8"), ("served_ms", "<i8"), ("value", "<f8"), ("label", "<f8"), ("cost", "<f4"),
+    ("score", "<f4"), ("weight", "<f4"), ("sampled", "<f4"), ("delay_ms", "<u4"),
+    ("unit", "<u4"), ("due_s", "<u4"), ("model", "<u2"), ("version", "<u2"), ("slice", "<u2"),
+    ("state", "|u1"), ("flags", "|u1"),
 ])  # fmt: skip
 """One prediction. Packed, not aligned: eight bytes a row are worth more than speed here. For the
-same reason scores and weights have seven digits, and an outcome's time is kept as its delay."""
+same reason scores, weights, costs and chances of sampling have seven digits, an outcome's time is
+kept as its delay, and all segments of a row together are one code (`slices.py`)."""
 
 LONGEST_DELAY_MS = 2**32 - 1
 """49 days; a longer delay is kept as this one."""
@@ -47,6 +49,21 @@ TEXT_VALUE, TEXT_LABEL, FAILED, CLOSED = 1, 2, 4, 8
 
 SLAB = 4096
 NEVER = 1 << 33
+
+
+MOST, LEAST = np.finfo("<f4").max, np.finfo("<f4").tiny
+
+
+def costs_of(events: Iterable[Any]) -> NDArray[np.float32]:
+    """Costs of outcomes as rows keep them; one beyond seven digits' range is its end."""
+    costs = np.array([event.cost for event in events], np.float64)
+    return np.clip(costs, -MOST, MOST).astype("<f4")
+
+
+def sampled_of(events: Iterable[Any]) -> NDArray[np.float32]:
+    """Chances of being labelled as rows keep them, never 0; NaN: not sampled."""
+    chances = np.array([event.sampled for event in events], np.float64)
+    return np.clip(chances, LEAST, 1.0).astype("<f4")
 
 
 def delays_ms(observed_ms: Ints, served_ms: Ints) -> Ints:
@@ -96,7 +113,8 @@ class Labels(NamedTuple):
     label: NDArray[np.float64]
     is_text: NDArray[np.bool_]
     observed_ms: Ints
-    cost: NDArray[np.float64]
+    cost: NDArray[np.float32]
+    sampled: NDArray[np.float32]
     late: NDArray[np.bool_]
 
     def take(self, keep: Any) -> Labels:
@@ -191,6 +209,7 @@ class Pending:
         self.rows["label"][rows] = given.label
         self.rows["delay_ms"][rows] = delays_ms(given.observed_ms, self.rows["served_ms"][rows])
         self.rows["cost"][rows] = given.cost
+        self.rows["sampled"][rows] = given.sampled
         self.rows["state"][rows] = np.where(given.late, LATE, LABELLED)
         if given.is_text.any():
             self.rows["flags"][rows[given.is_text]] |= TEXT_LABEL

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import structlog
 from msgspec import Struct
 from rocksdict import BlockBasedOptions, DBCompressionType, Options, Rdict, WriteBatch
 
@@ -44,13 +45,19 @@ from service.ingest.pending import (
     Rows,
     observed_ms,
 )
+from service.ingest.slices import Slice
 from service.ingest.state import Blob, Mark, Parked, Partition, Run, Window
 from service.ingest.texts import Values
 
+log = structlog.get_logger(__name__)
+
 MEMTABLE_BYTES = 4 << 20
 
-LABEL_DTYPES = ("<i8", "<f8", "|b1", "<i8", "<f8", "|b1")
-"""Offset, label, whether it is a text, observed, cost, whether it came late."""
+LABEL_DTYPES = ("<i8", "<f8", "|b1", "<i8", "<f4", "<f4", "|b1")
+"""Offset, label, whether it is a text, observed, cost, chance of sampling, whether it came late."""
+
+LAYOUT = 2
+"""Of all that is written here. A state of another layout is built again from the log."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _META = b"m"
@@ -68,6 +75,7 @@ class Meta(Struct, frozen=True, array_like=True):
     intent: Mark
     ended: Mark
     folding: bool
+    layout: int
 
 
 class Changes(NamedTuple):
@@ -81,7 +89,7 @@ class Changes(NamedTuple):
 
 _metas = msgspec.msgpack.Decoder(Meta)
 _parked = msgspec.msgpack.Decoder(Parked)
-_rows = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, list[str], int])
+_rows = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, list[str], list[Slice], int])
 _labels = msgspec.msgpack.Decoder(tuple[int, int, list[bytes], list[str]])
 
 
@@ -106,7 +114,7 @@ def changes_of(part: Partition, window: Window) -> Changes:
     for run in window.dropped_runs:
         changes.ranges.append((_label_key(run.first), _label_key(run.last + 1)))
     meta = Meta(part.by, part.seq, part.streams, part.taken, part.seen_ms, part.watermark_ms,
-                part.intent, part.ended, part.fold is not None)  # fmt: skip
+                part.intent, part.ended, part.fold is not None, LAYOUT)  # fmt: skip
     changes.puts.append((_META, _encode(meta)))
     return changes
 
@@ -122,7 +130,12 @@ def _label_key(seq: int) -> bytes:
 def _pack_rows(part: Partition, blob: Blob) -> bytes:
     texts = _texts_of(part, blob.rows, "value", TEXT_VALUE)
     lengths = np.array(list(map(len, blob.ids)), "<u2").tobytes()
-    return _encode((blob.rows.tobytes(), lengths, b"".join(blob.ids), texts, blob.floor))
+    slices: list[Slice] = []
+    rows = blob.rows
+    if rows["slice"].any():
+        rows = rows.copy()  # codes mean nothing outside this process
+        rows["slice"], slices = part.slices.numbered(rows["slice"])
+    return _encode((rows.tobytes(), lengths, b"".join(blob.ids), texts, slices, blob.floor))
 
 
 def _pack_labels(part: Partition, places: Ints) -> tuple[bytes, bytes]:
@@ -130,7 +143,8 @@ def _pack_labels(part: Partition, places: Ints) -> tuple[bytes, bytes]:
     max_due_s = int(rows["due_s"].max())
     _add_run(part.runs, Run(part.seq, part.seq, max_due_s, len(rows)))
     is_text, late = (rows["flags"] & TEXT_LABEL) > 0, rows["state"] == LATE
-    columns = [rows["offset"], rows["label"], is_text, observed_ms(rows), rows["cost"], late]
+    columns = [rows["offset"], rows["label"], is_text, observed_ms(rows), rows["cost"],
+               rows["sampled"], late]  # fmt: skip
     texts = _texts_of(part, rows, "label", TEXT_LABEL)
     packed = (max_due_s, len(rows), [column.tobytes() for column in columns], texts)
     return _label_key(part.seq), _encode(packed)
@@ -177,10 +191,18 @@ class Store:
     def meta(self) -> Meta | None:
         """Where the state stands; None when it is empty or was written by another release."""
         data = self._db.get(_META)
-        try:
-            return None if data is None else _metas.decode(data)
-        except msgspec.MsgspecError:
+        if data is None:
             return None
+        try:
+            meta = _metas.decode(data)
+        except msgspec.MsgspecError:
+            meta = None
+        if meta is None or meta.layout != LAYOUT:
+            log.warning("state_of_ingest_of_another_release", path=str(self.path), layout=LAYOUT,
+                        found=meta.layout if meta is not None else None,
+                        then="it is built again from the log")  # fmt: skip
+            return None
+        return meta
 
     def write(self, changes: Changes) -> None:
         """Apply a change as a whole."""
@@ -217,8 +239,11 @@ class Store:
             yield key, value  # type: ignore[misc]
 
     def _load_slab_rows(self, part: Partition, key: bytes, value: bytes) -> Ints:
-        data, lengths, ids, texts, floor = _rows.decode(value)
+        data, lengths, ids, texts, slices, floor = _rows.decode(value)
         rows = np.frombuffer(data, ROW).copy()
+        if slices:
+            codes = [0, *(part.slices.add(held) for held in slices)]
+            rows["slice"] = np.array(codes, "<u2")[rows["slice"]]
         if texts:
             rows["value"][(rows["flags"] & TEXT_VALUE) > 0] = part.texts.encode(texts).numbers
         ends = np.cumsum(np.frombuffer(lengths, "<u2").astype(np.int64)).tolist()

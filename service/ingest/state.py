@@ -16,6 +16,7 @@ from msgspec import Struct
 from service.ingest.find import Ints
 from service.ingest.models import Models
 from service.ingest.pending import Pending, Piece, Rows
+from service.ingest.slices import Slices
 from service.ingest.texts import Texts
 
 PREDICTIONS, OUTCOMES = "predictions", "outcomes"
@@ -35,6 +36,7 @@ class Parked(Struct, array_like=True, gc=False):
     value: bytes
     """The original, cut, for `dead-letters`."""
     size: int
+    sampled: float | None = None
 
 
 class Taken(NamedTuple):
@@ -93,6 +95,7 @@ class Partition:
     """Steps so far."""
     pending: Pending = field(default_factory=Pending)
     texts: Texts = field(default_factory=Texts)
+    slices: Slices = field(default_factory=Slices)
     parked: dict[bytes, Parked] = field(default_factory=dict)
     parked_due: list[tuple[int, bytes]] = field(default_factory=list)
     """Heap; entries of outcomes that were met since are skipped."""

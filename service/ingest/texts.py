@@ -27,6 +27,13 @@ class Values(NamedTuple):
     is_text: NDArray[np.bool_]
 
 
+def shortened(text: str) -> str:
+    """A text as it is kept: equal ones equal, unequal ones unequal, at most `LONGEST` long."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:_KEPT]}… {sha256(text.encode()).hexdigest()[:24]}"
+
+
 class Texts:
     """Codes of texts."""
 
@@ -55,8 +62,7 @@ class Texts:
         ]
 
     def _code(self, text: str) -> float:
-        if len(text) > LONGEST:
-            text = f"{text[:_KEPT]}… {sha256(text.encode()).hexdigest()[:24]}"
+        text = shortened(text)
         code = self._codes.get(text)
         if code is None:
             code = self._codes[text] = self._next

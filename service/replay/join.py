@@ -37,6 +37,7 @@ from schemas.times import (
 )
 from schemas.wire import fault_of
 from service.ingest.find import Ints
+from service.ingest.join import mark_groups
 from service.ingest.models import NO_ROOM, Models
 from service.ingest.pending import (
     FAILED,
@@ -45,7 +46,9 @@ from service.ingest.pending import (
     TEXT_LABEL,
     TEXT_VALUE,
     Rows,
+    costs_of,
     delays_ms,
+    sampled_of,
 )
 from service.ingest.state import Partition
 from service.replay.read import KIND_OF, OUTCOME, PREDICTION, Read
@@ -60,6 +63,7 @@ class Parked(NamedTuple):
     time_ms: int
     label: float | str
     cost: float | None
+    sampled: float | None
 
 
 class Made(NamedTuple):
@@ -118,8 +122,8 @@ class _Seen:
     lines: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
-    outcomes: list[tuple[int, int, int, int, Any, Any]] = field(default_factory=list)
-    """(row, line, observed, watermark before, label, cost)."""
+    outcomes: list[tuple[int, int, int, int, Any]] = field(default_factory=list)
+    """(row, line, observed, watermark before, outcome)."""
     accepted: list[int] = field(default_factory=list)
     """Lines of accepted predictions and outcomes."""
     marks: list[int] = field(default_factory=list)
@@ -231,7 +235,7 @@ class Join:
         if self._parked and (parked := self._parked.pop(key, None)) is not None:
             self._labels[row] = parked.label
             # It was there before the prediction, so only its own time can make it late.
-            seen.outcomes.append((row, line, parked.time_ms, 0, parked.label, parked.cost))
+            seen.outcomes.append((row, line, parked.time_ms, 0, parked))
 
     def _learn(self, event: Prediction) -> int | None:
         named = self.models.named([event])
@@ -256,10 +260,10 @@ class Join:
                 return
             self.counts.corrections += 1
         elif row is None:
-            self._parked[key] = Parked(time_ms, event.label, event.cost)
+            self._parked[key] = Parked(time_ms, event.label, event.cost, event.sampled)
         else:
             self._labels[row] = event.label
-            seen.outcomes.append((row, line, time_ms, self._watermark_ms, event.label, event.cost))
+            seen.outcomes.append((row, line, time_ms, self._watermark_ms, event))
         self._accept(line, time_ms, seen)
 
     def _roll_out(self, line: int, event: Rollout, block: Block) -> None:
@@ -296,7 +300,8 @@ class Join:
         codes = np.array(seen.codes, np.int64)
         made = np.zeros(len(events), ROW)
         made["offset"], made["served_ms"] = lines, seen.times
-        made["value"], made["label"], made["cost"] = values.numbers, np.nan, np.nan
+        made["value"] = values.numbers
+        made["label"] = made["cost"] = made["sampled"] = np.nan
         made["score"] = np.array([event.score for event in events], np.float64)
         made["weight"] = np.array([event.weight for event in events], np.float64)
         made["model"], made["version"] = codes >> 16, codes & 0xFFFF
@@ -304,16 +309,18 @@ class Join:
         failed = [event.error is not None for event in events]
         if any(failed):
             made["flags"] |= np.array(failed, np.uint8) * np.uint8(FAILED)
+        mark_groups(self.part, made, events)
         return made
 
     def _label(self, seen: _Seen) -> Made:
         """Give rows their outcome; those in time make pairs."""
-        row, line, observed, before, label, cost = zip(*seen.outcomes, strict=True)
+        row, line, observed, before, events = zip(*seen.outcomes, strict=True)
         rows, observed_ms = np.array(row, np.int64), np.array(observed, np.int64)
-        labels = self.part.texts.encode(label)
+        labels = self.part.texts.encode([event.label for event in events])
         self.rows["label"][rows] = labels.numbers
         self.rows["delay_ms"][rows] = delays_ms(observed_ms, self.rows["served_ms"][rows])
-        self.rows["cost"][rows] = np.array(cost, np.float64)
+        self.rows["cost"][rows] = costs_of(events)
+        self.rows["sampled"][rows] = sampled_of(events)
         self.rows["flags"][rows[labels.is_text]] |= TEXT_LABEL
         due_ms = self._due_ms[rows]
         timely = (observed_ms <= due_ms) & (np.array(before, np.int64) < due_ms)

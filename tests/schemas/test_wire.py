@@ -34,7 +34,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     },
     "outcome": {
         "prediction_id": "p1", "observed_at": NOW, "label": 1, "model": "credit-risk", "cost": 9.5,
-        "arrived_at": "2026-01-01T00:00:00Z",
+        "sampled": 0.1, "arrived_at": "2026-01-01T00:00:00Z",
     },
     "rollout": {
         "model": "credit-risk", "stable": "v41", "canary": "v42", "weight": 0.1, "at": NOW,
@@ -139,6 +139,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "outcome": {
         "prediction_id": [None, 7, ""], "observed_at": [None, "now", 2.5],
         "label": [None, True, [], {}], "model": [1, ""], "cost": ["9", True],
+        "sampled": [0, -0.1, 1.0001, "0.1", True, []],
     },
     "rollout": {
         "model": [None, 1, ""], "stable": [None, ""], "canary": [1, ""],

@@ -13,7 +13,7 @@ import numpy as np
 from structlog.testing import capture_logs
 
 from schemas.durations import Duration
-from schemas.observations import DTYPES, Observations, unpack
+from schemas.observations import Observations, dtype_of, unpack
 from schemas.policies import Policy
 from service.clock import SetClock
 from service.config import IngestSettings
@@ -79,6 +79,8 @@ class Journey:
         self.next: dict[str, int] = {}
         self.worker: IngestWorker | None = None
         self.may_be_damaged = False
+        self.warned: list[str] = []
+        """Events of warnings when the partition was last opened."""
 
     def write(self, topic: str, *values: bytes) -> None:
         """Put messages on a topic."""
@@ -100,6 +102,7 @@ class Journey:
         ends = {t: Ends(self.streams[t], 0, len(self.logs[t])) for t in TOPICS}
         with capture_logs() as logs:
             self.next = dict(await self.worker.assign(0, dict(self.committed), ends))
+        self.warned = [log["event"] for log in logs if log["log_level"] == "warning"]
         damaged = [log for log in logs if log["event"] == "state_of_ingest_damaged"]
         assert damaged == ([] if not self.may_be_damaged else damaged)
         if read_up_to:
@@ -206,7 +209,7 @@ def rows_of(message: Observations, kind: str = "", topic: str = "") -> list[Row]
         if (kind and block.kind != kind) or (topic and block.topic != topic):
             continue
         columns = {
-            name: np.frombuffer(data, DTYPES.get(name, "<f8")).tolist()
+            name: np.frombuffer(data, dtype_of(name)).tolist()
             for name, data in block.columns.items()
         }
         assert {len(column) for column in columns.values()} == {block.count}
@@ -220,7 +223,8 @@ def rows_of(message: Observations, kind: str = "", topic: str = "") -> list[Row]
 def _row(message: Observations, kind: str, topic: str, values: dict[str, Any]) -> Row:
     offset = values.pop("offset")
     values["version"] = message.versions[values["version"]]
-    for name in ("class", "label_class"):
+    segments = [name for name in values if name.startswith("segment:")]
+    for name in ("class", "label_class", *segments):
         code = values.pop(name, 0)
         if code:
             values[name] = message.classes[code - 1]

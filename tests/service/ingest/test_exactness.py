@@ -13,11 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.policies import GuardSpec
 from service.ingest import expire
 from tests.service.ingest.journey import TOPICS, Journey, Row, outcome, policy, prediction
 
 MODELS = ("m", "n")
 HORIZON_S = {"m": 6.0, "n": 20.0}
+SEGMENTS = (None, {"region": "eu", "plan": "free"}, {"region": "us"}, {"tier": "x" * 200})
+SAMPLED = (None, 0.25, 1.0)
+GUARDS = [
+    GuardSpec(signal="error_rate", max=0.1, segment="region"),
+    GuardSpec(signal="error_rate", max=0.2, segment="tier"),
+]
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Hundreds of small databases are opened here; a disk would be most of the time."""
 EXAMPLES = int(os.environ.get("ROLLBACKD_TEST_EXAMPLES", "40"))
@@ -62,11 +69,13 @@ class World:
         self.hidden = {
             "predictions": [
                 prediction(f"p{i}", at * rates[0] + moves[at], model=MODELS[i % 2],
-                           score=at / 2**20, prediction="spam" if i % 3 else i)
+                           score=at / 2**20, prediction="spam" if i % 3 else i, unit=f"u{i % 5}",
+                           segments=SEGMENTS[i % 4])
                 for at, i in enumerate(ids)
             ],
             "outcomes": [
-                outcome(f"p{i}", at * rates[1] + moves[-at - 1] / 4, "spam" if at % 2 else at)
+                outcome(f"p{i}", at * rates[1] + moves[-at - 1] / 4, "spam" if at % 2 else at,
+                        sampled=SAMPLED[i % 3])
                 for at, i in enumerate(labelled)
             ],
         }  # fmt: skip
@@ -138,6 +147,10 @@ def check(journey: Journey) -> list[Row]:
     served = names(rows, "served")
     assert max(served.values(), default=1) == 1
     assert served == names(rows, "matured", "unlabelled"), "each prediction ends once"
+    known: dict[float, dict[str, Any]] = {}
+    for row in rows:
+        own = {name: row.values.get(name) for name in ("unit", "segment:region", "segment:tier")}
+        assert own == known.setdefault(row.values["score"], own), "a row changed its group"
     labels = names(rows, "labelled")
     assert labels == names(rows, "matured"), "labelled is what matures"
     return rows
@@ -147,7 +160,7 @@ def pairs(rows: list[Row], kind: str) -> dict[float, Any]:
     """Prediction -> what it was paired with."""
     return {
         r.values["score"]: (r.values.get("label_value"), r.values.get("label_class"),
-                            r.values["observed_ms"])
+                            r.values["observed_ms"], r.values.get("sampled"))
         for r in rows if r.kind == kind
     }  # fmt: skip
 
@@ -171,7 +184,7 @@ def test_pairs_do_not_depend_on_order_crashes_or_disks(
     """If this breaks, a restart counts outcomes twice or loses them, and a verdict follows."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as root:
         # Horizons beyond all that passes while it is read: only the end lets predictions expire.
-        journey = Journey(Path(root), [policy("*", 150.0)])
+        journey = Journey(Path(root), [policy("*", 150.0, guards=GUARDS, votes="unit")])
         world = World(ids, labelled, (0.1, 0.1), [0.0] * 40)
         asyncio.run(travel(journey, world, plan, chunk))
         rows = check(journey)
@@ -201,7 +214,9 @@ def test_every_prediction_ends_once_and_as_it_was_labelled(
 ) -> None:  # fmt: skip
     """If this breaks, a prediction said to be unlabelled is labelled after all, or never ends."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as root:
-        journey = Journey(Path(root), [policy(m, s) for m, s in HORIZON_S.items()])
+        journey = Journey(
+            Path(root), [policy(m, s, guards=GUARDS, votes="unit") for m, s in HORIZON_S.items()]
+        )
         asyncio.run(travel(journey, World(ids, labelled, rates, moves), plan, chunk))
         rows = check(journey)
     assert {at / 2**20 for at in range(len(ids))} == set(names(rows, "served"))

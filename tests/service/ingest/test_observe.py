@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from schemas.observations import KINDS
 from schemas.policies import GuardSpec
-from service.ingest import observe
+from service.ingest import observe, slices
+from service.ingest.models import unit_hash
 from service.ingest.observe import Sampler
 from tests.service.ingest.journey import NOW, Journey, outcome, policy, prediction
 
@@ -68,6 +71,70 @@ async def test_only_features_that_a_guard_names_are_said(tmp_path: Path) -> None
     assert {"feature:age"} == {
         name for row in journey.rows() for name in row.values if name.startswith("feature:")
     }
+
+
+async def test_groups_last_from_the_prediction_to_its_end(tmp_path: Path) -> None:
+    """If this breaks, a guard on a segment or on units sees predictions, but no labels."""
+    guards = [GuardSpec(signal="accuracy", min=0.9, segment="region")]
+    journey = Journey(tmp_path, [policy(guards=guards, votes="unit")])
+    await journey.open()
+    journey.write(
+        "predictions", prediction("a", unit="ann", segments={"region": "eu", "name": "ann"}),
+        prediction("b", unit="bob", segments={"region": "us"}), prediction("c", unit="bob"),
+    )  # fmt: skip
+    await journey.read_all()
+    journey.crash()
+    await journey.open()
+    journey.write("outcomes", outcome("a", 1, sampled=0.25), outcome("c", 1))
+    await journey.read_all()
+    await journey.pass_time(30)
+
+    rows = {kind: [row.values for row in journey.rows() if row.kind == kind] for kind in KINDS}
+
+    def of(kind: str, name: str) -> list[Any]:
+        return [values.get(name) for values in rows[kind]]
+
+    ann, bob = unit_hash("ann"), unit_hash("bob")
+    assert ["eu", "us", None] == of("served", "segment:region")
+    assert ["eu", None] == of("labelled", "segment:region") == of("matured", "segment:region")
+    assert ["us"] == of("unlabelled", "segment:region")
+    assert [ann, bob, bob] == of("served", "unit")
+    assert [ann, bob] == of("labelled", "unit") == of("matured", "unit")
+    assert [bob] == of("unlabelled", "unit")
+    assert [0.25, None] == of("labelled", "sampled") == of("matured", "sampled")
+    said = {name for kind in rows.values() for values in kind for name in values}
+    assert {"segment:region"} == {name for name in said if name.startswith("segment:")}
+
+
+async def test_an_outcome_before_its_prediction_keeps_how_it_was_sampled(tmp_path: Path) -> None:
+    """If this breaks, an audit weighs labels wrong that came early."""
+    journey = Journey(tmp_path)
+    await journey.open()
+    journey.write("outcomes", outcome("a", 1, sampled=0.5, cost=2.5))
+    await journey.read_all()
+    journey.crash()
+    await journey.open()
+    journey.write("predictions", prediction("a"))
+    await journey.read_all()
+    (labelled,) = (row.values for row in journey.rows() if row.kind == "labelled")
+    assert (0.5, 2.5) == (labelled["sampled"], labelled["cost"])
+
+
+async def test_segments_beyond_the_room_are_none_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this breaks, a segment of ever new values fills the memory, or nobody learns of it."""
+    monkeypatch.setattr(slices, "MOST", 2)
+    guards = [GuardSpec(signal="error_rate", max=0.1, segment="id")]
+    journey = Journey(tmp_path, [policy(guards=guards)])
+    await journey.open()
+    names = ["x", "y", "z", "x", "z"]
+    journey.write("predictions", *[prediction(f"p{at}", segments={"id": name})
+                                   for at, name in enumerate(names)])  # fmt: skip
+    await journey.read_all()
+    assert ["x", "y", None, "x", None] == [r.values.get("segment:id") for r in journey.rows()]
+    sample = "rollbackd_segments_dropped_total"
+    assert 2 == journey.metrics.registry.get_sample_value(sample)
 
 
 def test_features_are_sampled_evenly_up_to_the_cap() -> None:

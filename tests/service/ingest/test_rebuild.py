@@ -6,7 +6,7 @@ import pytest
 
 from service.ingest.models import Models
 from service.ingest.rebuild import Committed, Opening, begin, choose, is_committed, note_of
-from service.ingest.remember import Meta
+from service.ingest.remember import LAYOUT, Meta
 from service.ingest.state import Mark, Partition
 
 STREAMS = {"predictions": "p1", "outcomes": "o1"}
@@ -20,7 +20,7 @@ def a_part(by: str = "me", seq: int = 7) -> Partition:
 
 def a_meta(by: str = "me", seq: int = 7, streams: dict[str, str] = STREAMS,
            folding: bool = False) -> Meta:  # fmt: skip
-    return Meta(by, seq, streams, {}, {}, 0, Mark(), Mark(), folding)
+    return Meta(by, seq, streams, {}, {}, 0, Mark(), Mark(), folding, LAYOUT)
 
 
 def committed(part: Partition) -> dict[str, Committed]:

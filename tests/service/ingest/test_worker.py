@@ -8,8 +8,10 @@ from base64 import b64decode
 from pathlib import Path
 
 import pytest
+import structlog
 
 from service.engine.base import Ends, EngineFault
+from service.ingest import remember
 from service.ingest import worker as shell
 from tests.service.ingest.journey import NOW, Journey, outcome, policy, prediction
 from tests.service.ingest.test_receive import POISON
@@ -158,6 +160,27 @@ async def test_a_damaged_state_is_built_again_from_the_log(tmp_path: Path) -> No
     journey.write("outcomes", *[outcome(f"p{n}", 6) for n in range(5)])
     await journey.read_all()
     assert 5 == sum(row.kind == "labelled" for row in journey.read_rows())
+
+
+async def test_a_state_of_another_release_is_built_again_from_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this breaks, an upgrade misreads what the release before had written, or loses it."""
+    journey = Journey(tmp_path)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    with monkeypatch.context() as before:
+        before.setattr(remember, "LAYOUT", remember.LAYOUT - 1)
+        await journey.open()
+        journey.write("predictions", prediction("a"), prediction("b"))
+        await journey.read_all()
+        journey.crash()
+    await journey.open(10)
+    assert ["state_of_ingest_of_another_release"] == journey.warned
+    journey.write("outcomes", outcome("a", 1))
+    await journey.read_all()
+    assert [("served", 0), ("served", 1), ("labelled", 0)] == [
+        (row.kind, row.offset) for row in journey.rows()
+    ]
 
 
 async def test_a_topic_made_again_starts_afresh(tmp_path: Path) -> None:
