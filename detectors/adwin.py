@@ -34,6 +34,12 @@ class Adwin(RiverLatch):
         Significance of one look, in (0, 1): no bound on false alarms over a life.
     clock : int
         Rows between looks, >= 1.
+    max_buckets : int
+        Buckets of one size before two are merged, >= 1: more are finer, and slower.
+    min_window_length : int
+        Rows that each part of the window must have to be compared, >= 1.
+    grace_period : int
+        Rows before the first look, >= 1.
     side : {"up", "down", "both"}
         Which movement of the mean raises the flag; "up" is worse.
     level : {"warning", "alarm"}
@@ -61,20 +67,28 @@ class Adwin(RiverLatch):
 
     delta: float = 0.002
     clock: int = 32
+    max_buckets: int = 5
+    min_window_length: int = 5
+    grace_period: int = 10
     side: Side = "up"
     level: Raised = "alarm"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         require_open_unit(delta=self.delta)
-        require_at_least(1, clock=self.clock)
-        super().__post_init__()
+        require_at_least(
+            1, clock=self.clock, max_buckets=self.max_buckets,
+            min_window_length=self.min_window_length, grace_period=self.grace_period,
+        )  # fmt: skip
 
     def _build(self) -> None:
-        self._river: Any = ADWIN(delta=self.delta, clock=self.clock)  # type: ignore[no-untyped-call]
+        self._river = ADWIN(  # type: ignore[no-untyped-call]
+            delta=self.delta, clock=self.clock, max_buckets=self.max_buckets,
+            min_window_length=self.min_window_length, grace_period=self.grace_period,
+        )  # fmt: skip
 
     @property
     def _warm(self) -> int:
-        return int(max(self.clock, self._river.grace_period))
+        return max(self.clock, self.grace_period)
 
     def _feed(self, loss: float) -> bool:
         before = self._river.estimation

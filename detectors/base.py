@@ -1,8 +1,8 @@
 """What every detector is given, says, and remembers.
 
 A detector is pure: `update` takes one batch of columns, oldest first, and nothing else; it reads no
-clock and draws no chance. How rows are packed into batches changes nothing: not the statistic, not
-the row that is named as the first crossing.
+clock and draws no chance but from a seed that is a parameter. How rows are packed into batches
+changes nothing: not the statistic, not the row that is named as the first crossing.
 
 An alarm is latched. The evidence stands as it was at the first crossing, because the ground of a
 decision must not move after the decision; later rows are still counted. `rearm` clears the latch.
@@ -145,6 +145,13 @@ def require_at_least(least: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not (isfinite(value) and value >= least):
             raise ValueError(f"{name} must be at least {least:g}, got {value}")
+
+
+def require_above_zero(**values: float) -> None:
+    """Raise `ValueError` unless every named value is finite and above 0."""
+    for name, value in values.items():
+        if not (isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def require_rows(rows: Rows, last: int | None, *, paired: bool, binary: bool) -> None:

@@ -9,16 +9,13 @@ How. river's object, with its mode as the side; its numbers are plain and saved 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
-from typing import Any
+from typing import ClassVar
 
 from river.drift import PageHinkley as RiverPageHinkley
 
-from detectors.base import require_at_least
+from detectors.base import require_above_zero, require_at_least
 from detectors.river_latch import Raised, RiverLatch, Side
 from schemas.plugins import plugin
-
-SUMS = ("_sum_increase", "_sum_decrease", "_max_decrease")
 
 
 @plugin("page_hinkley", arms="single", losses="value", guarantee="no")
@@ -34,8 +31,8 @@ class PageHinkley(RiverLatch):
         Movement of the mean that is borne, in the loss's own unit, >= 0.
     threshold : float
         Cumulative movement that raises the flag, in the loss's own unit, > 0.
-    forgetting : float
-        Weight that the sum keeps per row, in (0, 1]; river calls it alpha.
+    alpha : float
+        Weight that the sum keeps per row, in (0, 1]: river's word, and no error budget.
     side : {"up", "down", "both"}
         Which movement of the mean raises the flag; "up" is worse.
     level : {"warning", "alarm"}
@@ -64,49 +61,31 @@ class PageHinkley(RiverLatch):
     min_instances: int = 30
     delta: float = 0.005
     threshold: float = 50.0
-    forgetting: float = 0.9999
+    alpha: float = 0.9999
     side: Side = "up"
     level: Raised = "alarm"
 
-    def __post_init__(self) -> None:
+    KEPT: ClassVar[tuple[str, ...]] = (
+        "_x_mean.n", "_x_mean._mean", "_sum_increase", "_sum_decrease", "_min_increase",
+        "_max_decrease", "_drift_detected",
+    )  # fmt: skip
+
+    def _check(self) -> None:
         require_at_least(1, min_instances=self.min_instances)
-        require_at_least(0, delta=self.delta, threshold=self.threshold)
-        if not 0 < self.forgetting <= 1:
-            raise ValueError(f"forgetting must lie above 0 and up to 1, got {self.forgetting}")
-        super().__post_init__()
+        require_at_least(0, delta=self.delta)
+        require_above_zero(threshold=self.threshold)
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha must lie above 0 and up to 1, got {self.alpha}")
 
     def _build(self) -> None:
-        self._river: Any = RiverPageHinkley(
+        self._river = RiverPageHinkley(
             min_instances=self.min_instances,
             delta=self.delta,
             threshold=self.threshold,
-            alpha=self.forgetting,
+            alpha=self.alpha,
             mode=self.side,
         )
 
     @property
     def _warm(self) -> int:
         return self.min_instances
-
-    def _feed(self, loss: float) -> bool:
-        self._river.update(loss)
-        return bool(self._river.drift_detected)
-
-    def _saved(self) -> dict[str, Any]:
-        mean = self._river._x_mean
-        lowest = self._river._min_increase
-        return {
-            "mean": [mean.n, mean.get()],
-            "sums": [getattr(self._river, name) for name in SUMS],
-            "lowest": None if lowest == inf else lowest,
-            "detected": bool(self._river.drift_detected),
-        }
-
-    def _load(self, saved: dict[str, Any]) -> None:
-        mean = self._river._x_mean
-        mean.n, mean._mean = saved["mean"]
-        for name, value in zip(SUMS, saved["sums"], strict=True):
-            setattr(self._river, name, value)
-        lowest = saved["lowest"]
-        self._river._min_increase = inf if lowest is None else lowest
-        self._river._drift_detected = bool(saved["detected"])
