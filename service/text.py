@@ -73,7 +73,7 @@ def _is_huge(data: Any) -> bool:
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_PATHS = frozenset({"kill_switch_file", "key_file", "ca_file"})
+_PATHS = frozenset({"anchor_file", "kill_switch_file", "key_file", "ca_file"})
 """Settings that name a file because the file is wanted, not its text."""
 
 

@@ -200,3 +200,16 @@ def test_the_record_is_checked_and_tampering_is_named(home: Path) -> None:
     assert 1 == after
     assert "entry 2: its content or its place is not what was recorded" in said
     assert "NOT INTACT" in said
+
+
+@pytest.mark.parametrize("suffix", ["html", "md", "json"])
+def test_a_post_mortem_is_written(home: Path, suffix: str) -> None:
+    """If this breaks, people write the report by hand at three in the morning."""
+    log = IncidentLog(open_database(f"sqlite:///{home}/rollbackd-data/incidents.db"))
+    log.add([an_entry(kind="opened", text="errors rose")])
+    incident = an_entry().incident_id
+
+    assert 0 == run("incidents", "report", incident[:8], "--out", f"report.{suffix}")[0]
+    assert 2 == run("incidents", "report", incident[:8], "--out", "report.pdf")[0]
+
+    assert "errors rose" in (home / f"report.{suffix}").read_text()
