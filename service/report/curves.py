@@ -121,7 +121,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     """
     rough = (high - low) / about
     power = 10.0 ** floor(log10(rough))
-    step = next((s * power for s in (1, 2, 5) if s * power >= rough), 10 * power)
+    step = next((s * power for s in (1, 2, 5) if s * power >= 0.75 * rough), 10 * power)
     first = floor(low / step)
     every = (round(n * step, 12) for n in range(first, first + 4 * about))
     return [value for value in every if low <= value <= high]
