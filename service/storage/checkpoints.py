@@ -48,8 +48,9 @@ class Cursor(NamedTuple):
     positions: Mapping[str, Position]
 
 
-LOCK_MS = 3000
-"""Longest wait for the row of a partition that is claimed, milliseconds."""
+LOCK_MS = (500, 2500, 3000)
+"""Longest waits for the row of a partition that is claimed, milliseconds. The first is short: a
+frozen owner is usually frozen for long by then, and a save that is under way takes less."""
 
 
 class CheckpointStore:
@@ -64,20 +65,22 @@ class CheckpointStore:
         The last owner may be frozen in the middle of a save and hold the row; then its session is
         ended and the claim made again.
         """
-        try:
-            return self._claim(stage, partition)
-        except sa.exc.OperationalError:
-            if not end_frozen_sessions(self._engine):
-                raise
-            return self._claim(stage, partition)
+        for lock_ms in LOCK_MS[:-1]:
+            try:
+                return self._claim(stage, partition, lock_ms)
+            except sa.exc.OperationalError:
+                if self._engine.dialect.name != "postgresql":
+                    raise
+                end_frozen_sessions(self._engine)
+        return self._claim(stage, partition, LOCK_MS[-1])
 
-    def _claim(self, stage: str, partition: int) -> Claim:
+    def _claim(self, stage: str, partition: int, lock_ms: int) -> Claim:
         mine = _of(cursors, stage, partition)
         raised = sa.update(cursors).where(mine).values(epoch=cursors.c.epoch + 1)
         found = sa.select(checkpoints.c.key, checkpoints.c.state)
         with self._engine.begin() as connection:
             if self._engine.dialect.name == "postgresql":
-                connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
+                connection.execute(sa.text(f"SET LOCAL lock_timeout = {lock_ms}"))
             connection.execute(
                 insert_once(cursors, self._engine),
                 {"stage": stage, "partition": partition, "epoch": 0, "cursor": "{}"},
