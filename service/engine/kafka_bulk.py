@@ -9,7 +9,7 @@ from typing import cast
 from aiokafka import TopicPartition
 
 from service.crash import crash_point
-from service.engine.base import Batch, Bulk
+from service.engine.base import Batch, Bulk, Position
 from service.engine.kafka_client import Cluster
 from service.engine.kafka_share import Fetched, Share
 
@@ -36,16 +36,21 @@ class BulkWorker:
         self._handler = handler
         self._cluster = cluster
         self._group = group
+        self._found: dict[int, dict[str, Position]] = {}
+
+    async def claim(self, share: Share) -> None:
+        """Ask what was committed."""
+        parts = {TopicPartition(self._cluster.real(t), share.partition): t for t in share.topics}
+        found = await self._cluster.committed(self._group, list(parts))
+        self._found[share.partition] = {parts[part]: at for part, at in found.items()}
 
     async def open(self, share: Share) -> Mapping[str, int]:
         """Tell the handler what was committed of these streams, and where they begin and end."""
-        parts = {TopicPartition(self._cluster.real(t), share.partition): t for t in share.topics}
-        found = await self._cluster.committed(self._group, list(parts))
         committed = {}
-        for part, at in found.items():
-            stream = share.ends[parts[part]].stream
+        for topic, at in self._found.pop(share.partition).items():
+            stream = share.ends[topic].stream
             if at.stream in (stream, ""):  # none: an operator moved it with Kafka's own tools
-                committed[parts[part]] = at._replace(stream=stream)
+                committed[topic] = at._replace(stream=stream)
         return await self._handler.assign(share.partition, committed, dict(share.ends))
 
     async def take(self, share: Share, fetched: Fetched) -> None:

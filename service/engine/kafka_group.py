@@ -42,11 +42,11 @@ from service.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 FETCH_WAIT_MS = 100
+"""Longest wait of a broker for messages, so also until a resumed partition is fetched, ms."""
 FETCHER_STEPS = 5
 """Turns of the loop that aiokafka's fetcher takes from an emptied buffer to its next request."""
 PARTITION_BYTES = 4 << 20
 """Most of one partition in one fetch; fewer and larger turns cost less per message."""
-"""Longest wait of a broker for messages, so also until a resumed partition is fetched, ms."""
 LOOK_EVERY_S = 5.0
 """How often the topics' ids are asked for, seconds."""
 HEARTBEATS = 6
@@ -314,6 +314,7 @@ class Group:
 
     async def _open(self, share: Share) -> None:
         parts = {topic: self._part(topic, share) for topic in share.topics}
+        await self._worker.claim(share)
         first = await self._consumer.beginning_offsets(list(parts.values()))
         ends = await self._consumer.end_offsets(list(parts.values()))
         share.ends = {

@@ -36,10 +36,14 @@ class KeyedWorker:
         """What owners are trying again: storage, or appending."""
         return self._retry.failing
 
-    async def open(self, share: Share) -> Mapping[str, int]:
-        """Claim the partition; read on at the cursor that was stored with its states."""
+    async def claim(self, share: Share) -> None:
+        """Claim the partition."""
         owner = self._owners[share.partition] = Owner(self._stage, share.partition)
-        wanted = await owner.open(share.ends)
+        await owner.claim()
+
+    async def open(self, share: Share) -> Mapping[str, int]:
+        """Read on at the cursor that was stored with the states."""
+        wanted = await self._owners[share.partition].open(share.ends)
         share.commits.update(
             {topic: Position(share.ends[topic].stream, at) for topic, at in wanted.items()}
         )

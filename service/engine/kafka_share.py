@@ -61,6 +61,14 @@ class Worker(Protocol):
         """What does not work at the moment, beyond what the group itself tries again."""
         ...
 
+    async def claim(self, share: Share) -> None:
+        """Find out what the last owner left, before the ends are asked for.
+
+        In this order, since a process that stands still in between must not find positions beyond
+        the ends it knows, and take that for lost messages.
+        """
+        ...
+
     async def open(self, share: Share) -> Mapping[str, int]:
         """Open the partition's state; return the next offset to read of each topic."""
         ...

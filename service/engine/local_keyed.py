@@ -56,10 +56,12 @@ class KeyedReader(LogReader):
 
     async def _open(self) -> None:
         await self._look()
-        await self._retry.insist(
-            "open", lambda: self._owner.open(self._ends), passes=(EngineFault,)
-        )
+        await self._retry.insist("open", self._claim_and_open, passes=(EngineFault,))
         self.owned = True
+
+    async def _claim_and_open(self) -> None:
+        await self._owner.claim()
+        await self._owner.open(self._ends)
 
     async def _serve(self) -> None:
         """Return when the engine stops, or a topic was made again."""

@@ -5,7 +5,9 @@ Why. Exactness is one order of steps: take in records → append what they made,
 acknowledged → store changed states, cursor and epoch in one transaction. Killed anywhere, the next
 owner starts at the cursor with the states that belong to it; what it says again has the same ids.
 
-How. `open` raises the epoch and tells where to read on. `take` hands records to the handler,
+How. `claim` raises the epoch, `open` tells where to read on; in this order, so that the ends of the
+topics are asked for after the claim: a process that stood still in between finds no cursor beyond
+the ends it knows, and is fenced by whoever went on meanwhile. `take` hands records to the handler,
 appends its messages and checkpoints: at once when the handler says *urgent*, else when the last
 checkpoint is `checkpoint_every_s` old. A handler that raises may have changed half of its states,
 and whatever it had to say of that half is lost with the exception; so `take` lets it through and
@@ -29,6 +31,7 @@ from service.crash import crash_point
 from service.engine.base import (
     TOPICS,
     Checkpoints,
+    Claim,
     Ends,
     EngineFault,
     Keyed,
@@ -74,6 +77,7 @@ class Owner:
         self._saved: dict[str, Position] = {}
         self._saved_at_s = 0.0
         self._is_open = False
+        self._claim = Claim(0, {}, {})
 
     @property
     def next(self) -> Mapping[str, int]:
@@ -85,16 +89,20 @@ class Owner:
         """The cursor as it was last stored or found."""
         return self._saved
 
+    async def claim(self) -> None:
+        """Fence whoever owned the partition. The ends for `open` are asked for after this."""
+        stage = self._stage
+        self._claim = await asyncio.to_thread(stage.checkpoints.claim, stage.name, self._partition)
+
     async def open(self, ends: Mapping[str, Ends]) -> Mapping[str, int]:
-        """Claim the partition and hand its states over; return the next offset of each topic.
+        """Hand the claimed states over; return the next offset of each topic.
 
         Raises
         ------
         EngineFault
             When the cursor lies outside what a topic still holds.
         """
-        stage, partition = self._stage, self._partition
-        claim = await asyncio.to_thread(stage.checkpoints.claim, stage.name, partition)
+        stage, partition, claim = self._stage, self._partition, self._claim
         self._epoch = claim.epoch
         self._streams = {topic: end.stream for topic, end in ends.items()}
         self._next = {

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from service.engine.base import EngineFault, Message
+from service.engine.base import Claim, EngineFault, Message, Position
 from service.engine.kafka import KafkaEngine
+from service.storage.checkpoints import CheckpointStore
+from service.storage.database import open_database
 from tests.broker import Broker, JavaBroker
-from tests.contracts.tally import Taker, running
+from tests.contracts.tally import Taker, Tally, running
 from tests.real import wait_until_async
 from tests.service.engine.kafka_bench import Bench, counted
 
@@ -264,3 +266,51 @@ async def test_a_broker_that_dies_is_waited_for(broker: Broker) -> None:
     values = taker.values("predictions")
     assert [b"%d" % n for n in range(20)] == list(dict.fromkeys(values))
     assert [b"%d" % n for n in range(20)] == list(dict.fromkeys(acts))
+
+
+class OvertakenOnce(CheckpointStore):
+    """What a process finds that stood still just before its claim: another owner went on."""
+
+    def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(open_database(f"sqlite:///{path / 'storage.db'}"))
+        self._meanwhile: list[Callable[[], None]] = [meanwhile]
+
+    def claim(self, stage: str, partition: int) -> Claim:
+        while partition == 0 and self._meanwhile:
+            self._meanwhile.pop()()
+        return super().claim(stage, partition)
+
+
+async def test_a_cursor_that_moved_on_while_it_stood_still_is_no_loss(
+    kafka: str, tmp_path: Path
+) -> None:
+    """If this breaks, a machine that slept while it took over a partition says that Kafka lost
+    messages, and ends.
+    """
+    bench = Bench(kafka)
+    await bench.make_topics()
+    loop = asyncio.get_running_loop()
+    other = bench.engine()
+    await other.start()
+    await other.append("observations", numbers(3))
+    streams = await other._cluster.describe(["observations"])
+
+    def meanwhile() -> None:
+        asyncio.run_coroutine_threadsafe(
+            other.append("observations", numbers(10, start=3)), loop
+        ).result(LIMIT_S)
+        owner = CheckpointStore.claim(store, "watch", 0)
+        cursor = {"observations": Position(streams["observations"].stream, 13)}
+        assert store.save("watch", 0, owner.epoch, cursor, {})
+
+    store = OvertakenOnce(tmp_path, meanwhile)
+    tally = Tally()
+    engine = bench.engine(checkpoints=store)
+    engine.keyed(["observations"], tally, "watch")
+    async with running(engine):
+        await wait_until_async(lambda: tally.owns(2), LIMIT_S)
+        await engine.append("observations", numbers(1, start=13))
+        await wait_until_async(lambda: tally.taken, LIMIT_S)
+    await other.stop()
+
+    assert [13] == [record.offset for record in tally.taken]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,10 @@ class Desk:
             raise OSError("the disk is full")
         self.said.append((topic, [message.key for message in messages]))
 
+    async def open(self, ends: Mapping[str, Ends]) -> Mapping[str, int]:
+        await self.owner.claim()
+        return await self.owner.open(ends)
+
     def offset(self) -> int:
         return self.store.cursors("watch")[0].positions["observations"].offset
 
@@ -49,7 +53,7 @@ def records(start: int, stop: int, topic: str = "observations") -> list[Record]:
 async def test_it_stores_at_once_only_what_is_urgent(tmp_path: Path) -> None:
     """If this breaks, every batch costs a transaction, or a decision waits for a second."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
 
     await desk.owner.take(records(0, 40))
     ordinary = desk.store.cursors("watch")[0].positions
@@ -62,7 +66,7 @@ async def test_it_stores_at_once_only_what_is_urgent(tmp_path: Path) -> None:
 async def test_it_stores_when_the_last_time_is_long_enough_ago(tmp_path: Path) -> None:
     """If this breaks, a kill repeats more than the configured second."""
     desk = Desk(tmp_path, every_s=0.05)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
     await desk.owner.take(records(0, 3))
 
     await asyncio.sleep(0.06)
@@ -74,7 +78,7 @@ async def test_it_stores_when_the_last_time_is_long_enough_ago(tmp_path: Path) -
 async def test_a_run_of_one_topic_is_one_append(tmp_path: Path) -> None:
     """If this breaks, a command may be acknowledged before the breach that stands before it."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
 
     await desk.owner.take(records(0, 20))
 
@@ -85,7 +89,7 @@ async def test_an_append_that_fails_is_made_again_before_the_checkpoint(tmp_path
     """If this breaks, a decision is remembered that was never said."""
     desk = Desk(tmp_path)
     desk.refusals = 2
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
 
     await desk.owner.take(records(0, 50))
 
@@ -96,7 +100,7 @@ async def test_an_append_that_fails_is_made_again_before_the_checkpoint(tmp_path
 async def test_a_hole_is_refused(tmp_path: Path) -> None:
     """If this breaks, lost messages are absorbed in silence and a verdict rests on the rest."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
     await desk.owner.take(records(0, 3))
 
     with pytest.raises(EngineFault, match=r"observations\[0\] jumps from offset 3 to 4"):
@@ -108,7 +112,7 @@ async def test_a_hole_is_refused(tmp_path: Path) -> None:
 async def test_a_compacted_topic_may_have_holes(tmp_path: Path) -> None:
     """If this breaks, watch stops for good once the broker has compacted `rollouts`."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
 
     await desk.owner.take([*records(0, 1, "rollouts"), *records(7, 9, "rollouts")])
 
@@ -118,7 +122,7 @@ async def test_a_compacted_topic_may_have_holes(tmp_path: Path) -> None:
 async def test_what_was_taken_is_not_given_twice(tmp_path: Path) -> None:
     """If this breaks, an engine that fetched before a seek makes rows count twice."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
     await desk.owner.take(records(0, 5))
 
     await desk.owner.take(records(2, 8))
@@ -130,7 +134,7 @@ async def test_what_was_taken_is_not_given_twice(tmp_path: Path) -> None:
 async def test_a_fenced_owner_says_and_stores_nothing_more(tmp_path: Path) -> None:
     """If this breaks, two workers decide about one model."""
     desk = Desk(tmp_path)
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
     await desk.owner.take(records(0, 5))
     desk.store.claim("watch", 0)
 
@@ -159,7 +163,7 @@ async def test_it_starts_at_the_cursor_of_the_same_stream(
         claim = desk.store.claim("watch", 0)
         desk.store.save("watch", 0, claim.epoch, {"observations": position}, {"a": Snapshot(b"{}")})
 
-    found = await desk.owner.open({"observations": end})
+    found = await desk.open({"observations": end})
 
     assert {"observations": expected} == found
 
@@ -177,7 +181,7 @@ async def test_a_cursor_outside_the_topic_is_refused(
     desk.store.save("watch", 0, claim.epoch, cursor, {})
 
     with pytest.raises(EngineFault, match=said):
-        await desk.owner.open({"observations": Ends("s1", 5, 100)})
+        await desk.open({"observations": Ends("s1", 5, 100)})
 
 
 async def test_the_place_of_a_topic_that_is_no_longer_read_is_kept(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ async def test_the_place_of_a_topic_that_is_no_longer_read_is_kept(tmp_path: Pat
     claim = desk.store.claim("watch", 0)
     cursor = {"holds": Position("s3", 9)}
     desk.store.save("watch", 0, claim.epoch, cursor, {})
-    await desk.owner.open(ENDS)
+    await desk.open(ENDS)
 
     await desk.owner.take(records(0, 50))
 
