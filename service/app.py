@@ -37,7 +37,7 @@ from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.storage.receipts import ReceiptStore
 from service.telemetry import Metrics
-from service.watch.detect import faults_of_detectors
+from service.watch.named import faults_of_detectors
 from service.web.worker import ListenFault as ListenFault
 
 ROLES = ("ingest", "watch", "act", "record", "alert", "web")

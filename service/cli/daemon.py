@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from schemas.policies import PROVABLE
-from service.app import ROLES, opened, plugins_of, serve
+from service.app import ROLES, detectors_known, opened, plugins_of, serve
 from service.cli.base import DEFAULT_CONFIG, AsJson, ConfigFile, Failure, app, err, out, print_json
 from service.cli.base import settings as settings_of
 from service.cli.templates import TEMPLATES
@@ -22,6 +22,7 @@ from service.config import Config
 from service.engine.base import EngineFault, TopicState
 from service.storage.database import StorageFault
 from service.telemetry import configure_logs
+from service.watch.named import notes_of_detectors
 
 
 @app.command()
@@ -116,9 +117,7 @@ def _notes(config: Config) -> list[str]:
                     f"values of {guard.segment} {share * guard.part(sliced=True):.4g}; "
                     f"together {share:.4g}"
                 )
-            if guard.detector and guard.acts == "rollback":
-                notes.append(f"{path}: {guard.label} can roll back without a false-alarm guarantee")
-    return notes
+    return notes + notes_of_detectors(config.policies, detectors_known())
 
 
 async def _live(config: Config) -> list[str]:

@@ -40,7 +40,7 @@ from service.replay.compare import Side, compared
 from service.replay.course import Terms
 from service.replay.read import RecordingFault, chunks
 from service.replay.run import WINDOW, Replay
-from service.watch.detect import faults_of_detectors
+from service.watch.named import faults_of_detectors
 
 _encode = msgspec.json.Encoder().encode
 SHOWN_REASONS = 5

@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from detectors.base import Detector, Reading, Rows, StateMismatch
-from schemas.plugins import PluginFault, Registry
+from schemas.plugins import Registry
 from schemas.policies import (
     GATE,
     HIGHER_IS_BETTER,
@@ -28,6 +28,7 @@ from schemas.policies import (
     GuardSpec,
     Policy,
 )
+from service.watch.named import params_of
 from service.watch.slices import Slice, name_of
 
 RECENT_ROWS = 512
@@ -156,7 +157,11 @@ def loss_limit(spec: GuardSpec) -> float | None:
 
 def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | None = None) -> Guard:
     """Build one guard, of all rows or of one slice."""
-    guard = _build(spec, policy.guard_alpha() * spec.part(part is not None), registry)
+    if spec.detector is not None:
+        detector = registry.make(spec.detector, **params_of(spec, policy, registry))
+        guard = Guard(spec, detector, "single", None, None)
+    else:
+        guard = _build(spec, policy.guard_alpha() * spec.part(part is not None), registry)
     guard.slice = part
     return guard
 
@@ -164,11 +169,6 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | Non
 def _build(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
     limit = loss_limit(spec)
     params: dict[str, Any]
-    if spec.detector is not None:
-        kind = spec.detector
-        sided = "side" in registry.parameters(kind)
-        params = {"side": _worse_side(spec)} | spec.params if sided else dict(spec.params)
-        return Guard(spec, registry.make(kind, **params), "single", None, None)
     if spec.max_increase is not None:
         if spec.signal in RATES:
             kind, params = "canary", {"margin": 1 + spec.max_increase}
@@ -183,38 +183,6 @@ def _build(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
     else:
         kind, params = "rate", {"limit": limit}
     return Guard(spec, registry.make(kind, alpha=alpha, **params), "single", alpha, limit)
-
-
-def faults_of_detectors(policies: list[Policy], registry: Registry) -> list[str]:
-    """Find detectors by name that cannot do what a policy wants of them, a line each.
-
-    Without this an unknown one is found when the first row arrives.
-    """
-    lines = []
-    for i, policy in enumerate(policies):
-        for j, spec in enumerate(policy.guards):
-            if spec.detector is not None and (fault := _unfit(spec, policy, registry)) is not None:
-                lines.append(f"policies[{i}].guards[{j}].detector: {fault}")
-    return lines
-
-
-def _unfit(spec: GuardSpec, policy: Policy, registry: Registry) -> str | None:
-    kind = spec.detector or ""
-    try:
-        build(spec, policy, registry)
-    except (PluginFault, ValueError, TypeError) as fault:
-        return str(fault)
-    facts = registry.facts(kind)
-    if facts["arms"] != "single":
-        return f"found {kind!r}, which compares two versions; expected max_increase, or promote"
-    if facts.get("losses") == "binary" and spec.signal not in RATES:
-        return f"found {kind!r} on {spec.signal!r}, expected a signal that is a rate"
-    return None
-
-
-def _worse_side(spec: GuardSpec) -> str:
-    """Losses have a worse side; scores and features have none, so any move is worth a warning."""
-    return "up" if spec.signal in RATES | {"latency_ms"} else "both"
 
 
 def wanted_tables(guard: Guard, policy: Policy) -> tuple[str, ...]:

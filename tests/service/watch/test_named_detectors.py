@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.policies import GuardSpec
-from service.watch.detect import faults_of_detectors
+from service.watch.named import faults_of_detectors
 from tests.service.watch.traffic import (
     REGISTRY,
     START_MS,
