@@ -77,9 +77,12 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     limit speaks of the mean of values so bounded; without a bound one row could be the whole mean.
     `brier` has 1."""
     detector: str | None = None
-    """A river detector by name (`adwin`, `page_hinkley`): drift warning, no guarantee."""
+    """A detector by name instead of a limit: river's `adwin`, `page_hinkley`, `kswin` on any signal,
+    `ddm`, `eddm`, `fhddm`, `hddma`, `hddmw` on rates, or `stable_watch`. A warning, no guarantee;
+    `check` notes what each is blind to. `dummy` and `no_drift` are yardsticks and may only alert."""
     params: dict[str, float | str] = {}
-    """Parameters of that detector."""
+    """Parameters of that detector, by river's names; losses are watched for `side: up`, scores and
+    features for `both`. ADWIN's `delta` is 0.002, shared by the features of a policy."""
     query: str | None = None
     """PromQL, for the signal `prometheus`; must give exactly one series."""
     every: Duration = Duration(15)

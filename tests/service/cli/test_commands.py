@@ -67,6 +67,23 @@ def test_every_template_is_valid(template: str, tmp_path: Path) -> None:
     plugins_of(load(file))
 
 
+def test_check_notes_what_a_named_detector_cannot_do_and_is_content(home: Path) -> None:
+    """If this breaks, a policy that acts on DDM looks as sound as one with a guarantee."""
+    (home / "rollbackd.yaml").write_text(
+        "policies:\n- model: m\n  guards:\n"
+        "  - {signal: error_rate, detector: ddm, action: rollback}\n"
+        "  - {signal: error_rate, detector: hddmw}\n"
+    )
+
+    code, shown = run("check")
+    as_json = json.loads(run("check", "--json")[1])
+
+    assert 0 == code and as_json["ok"]
+    for words in ("error_rate ddm can roll back", "advised against", "less than 0.42"):
+        assert words in " ".join(shown.split())
+        assert any(words in note for note in as_json["notes"])
+
+
 def test_init_never_overwrites(home: Path) -> None:
     """If this breaks, a second `init` destroys somebody's policies."""
     with pytest.raises(RuntimeError, match="exists"):
