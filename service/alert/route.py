@@ -42,6 +42,14 @@ _TONES: dict[str, Tone] = {
     "undelivered": "person",
 }
 
+_PROMOTION_TONES: dict[str, Tone] = {
+    "proposed": "question",
+    "unverified": "person",
+    "paged": "person",
+    "verified": "good",
+}
+"""A promotion is no trouble: what did not happen is on the record, and nobody is woken for it."""
+
 
 class Notice(Struct, frozen=True, kw_only=True):
     """One message to people, before any platform's markup. All texts are harmless and capped."""
@@ -75,6 +83,8 @@ def route(incident: Incident, entry: Entry, public_url: str | None = None) -> No
         Address of the pages as people reach them.
     """
     tone = _TONES.get(entry.kind)
+    if incident.kind == "promotion":
+        tone = _PROMOTION_TONES.get(entry.kind)
     if tone is None or (entry.kind == "receipt" and entry.reason not in _BAD_RECEIPTS):
         return None
     model, version = harmless(entry.model, MAX_NAME), harmless(incident.version, MAX_NAME)
@@ -147,6 +157,8 @@ def _headline(incident: Incident, entry: Entry, version: str) -> str:
     fails = f"{version} fails {harmless(guard, MAX_NAME) or 'a guard'}"
     target = harmless(_target(incident, entry), MAX_NAME)
     to = f" to {target}" if target else ""
+    if incident.kind == "promotion":
+        return _promotion(incident, entry, version)
     if entry.kind == "opened":
         return f"{version}: alert on {guard}" if _alert_only(incident) else fails
     if entry.kind == "withheld":
@@ -160,6 +172,16 @@ def _headline(incident: Incident, entry: Entry, version: str) -> str:
     if entry.kind == "unverified":
         return f"rollback of {version} is not seen in traffic"
     return f"{version} needs a person now"
+
+
+def _promotion(incident: Incident, entry: Entry, version: str) -> str:
+    if entry.kind == "proposed":
+        return f"{version} has earned its next step; it waits for approval"
+    if entry.kind == "verified":
+        return f"{version} has its next share of traffic, confirmed by traffic"
+    if entry.kind == "unverified":
+        return f"the next share of {version} is not seen in traffic"
+    return f"the promotion of {version} needs a person now"
 
 
 def _target(incident: Incident, entry: Entry) -> str:

@@ -10,7 +10,7 @@ import sys
 import sqlalchemy as sa
 
 from service.app import ListenFault
-from service.cli import daemon, incidents, orders, plan, replay, show
+from service.cli import alerts, daemon, incidents, orders, plan, replay, show
 from service.cli.base import Failure, app, err
 from service.config import ConfigFaults
 from service.engine.base import EngineFault
@@ -18,7 +18,7 @@ from service.signing import SigningFault
 from service.storage.database import StorageFault
 from service.telemetry import redact
 
-__all__ = ["app", "daemon", "incidents", "main", "orders", "plan", "replay", "show"]
+__all__ = ["alerts", "app", "daemon", "incidents", "main", "orders", "plan", "replay", "show"]
 
 
 def main() -> None:

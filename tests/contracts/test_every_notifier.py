@@ -174,6 +174,10 @@ async def test_a_name_cannot_speak_for_us(kind: str, name: str) -> None:
         assert ours in texts
         assert "<!" not in texts
         assert "<@" not in texts
+    if kind in ("discord", "mattermost", "teams"):
+        assert "@" not in texts.replace("https://rollbackd.example", "")
+    if kind in ("discord", "google_chat"):
+        assert "<" not in texts.replace("\\<", "").replace("<br>", "")
     if name == "x" * 10_000:
         assert "x" * 127 + "…" in texts
         assert "x" * 1200 not in texts

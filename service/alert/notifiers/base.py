@@ -10,6 +10,7 @@ Refused here: trying again. `send` only says, by `NotDelivered`, whether and whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from service.alert.route import Notice
@@ -111,3 +112,34 @@ def require_taken(kind: str, reply: Reply, permanent: frozenset[int]) -> None:
 def shortened(text: str, limit: int) -> str:
     """Cut at a platform's limit, and show that it was cut."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def fitted_as(text: str, limit: int, escape: Callable[[str], str]) -> str:
+    """Escape and cut so that the result fits; never inside an escape.
+
+    Parameters
+    ----------
+    escape : callable
+        The platform's own, sign by sign.
+    """
+    if len(escape(text)) <= limit:
+        return escape(text)
+    kept, room = [], limit - 1
+    for sign in text:
+        room -= len(escape(sign))
+        if room < 0:
+            break
+        kept.append(escape(sign))
+    return "".join(kept) + "…"
+
+
+def without_markdown(text: str) -> str:
+    """Escape what Markdown reads, and break what would call people.
+
+    The wide `＠` is not the sign that a mention begins with, on any platform.
+    """
+    return "".join(f"\\{sign}" if sign in _MARKDOWN else _WIDE.get(sign, sign) for sign in text)
+
+
+_MARKDOWN = frozenset("\\`*_[]<>#|~")
+_WIDE = {"@": "＠"}

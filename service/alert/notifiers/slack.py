@@ -21,6 +21,7 @@ from service.alert.notifiers.base import (
     CHAT_PERMANENT,
     Letter,
     Payload,
+    fitted_as,
     require_taken,
     shortened,
 )
@@ -94,15 +95,7 @@ def escape(text: str) -> str:
 
 def fitted(text: str, limit: int) -> str:
     """Escape and cut so that the result fits; never inside an escape."""
-    if len(escape(text)) <= limit:
-        return escape(text)
-    kept, room = [], limit - 1
-    for character in text:
-        room -= len(escape(character))
-        if room < 0:
-            break
-        kept.append(escape(character))
-    return "".join(kept) + "…"
+    return fitted_as(text, limit, escape)
 
 
 def _plain(text: str) -> Payload:

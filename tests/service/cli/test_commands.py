@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from pathlib import Path
@@ -24,6 +25,7 @@ from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.telemetry import Metrics
 from tests.builders import an_entry
+from tests.receiver import Answer, receiving
 
 LINES = [
     {"type": "rollout", "model": "m", "stable": "a", "canary": None, "at": 1767225600000},
@@ -230,3 +232,18 @@ def test_a_post_mortem_is_written(home: Path, suffix: str) -> None:
     assert 2 == run("incidents", "report", incident[:8], "--out", "report.pdf")[0]
 
     assert "errors rose" in (home / f"report.{suffix}").read_text()
+
+
+async def test_every_endpoint_is_tried(home: Path) -> None:
+    """If this breaks, a wrong chat address is found out during the first real incident."""
+    async with receiving() as good, receiving(Answer(404)) as bad:
+        (home / "rollbackd.yaml").write_text(
+            "policies: [{model: m, guards: [{signal: error_rate, max: 0.05}]}]\n"
+            f"alerts: [{{kind: slack, url: {good.url}}}, {{kind: teams, url: {bad.url}}}]\n"
+        )
+        code, told = await asyncio.to_thread(run, "alerts", "test", "--json")
+
+    answers = json.loads(told)
+    assert 1 == code
+    assert [None, "teams answered 404"] == list(answers.values())
+    assert b"a test message" in good.got[0].body
