@@ -10,12 +10,35 @@ all, also count towards the ratio: exactly under one share, on a grid where the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectors.base import F64, Bool, Interval
+from detectors.base import F64, I64, Bool, Interval, Rows
 from detectors.intervals import RATIOS, RatioGrid, rate_interval, separate_ratio, steady_ratio
+
+
+class Taken(NamedTuple):
+    """What rows of both arms say: n rows, m of which are bad and served at a known share."""
+
+    bad: Bool
+    """Shape (n,)."""
+    unknown: Bool
+    """Where the share is not known; shape (n,)."""
+    events: I64
+    """Indices of the telling rows; shape (m,)."""
+    canary: F64
+    """1 where a telling row is the canary's, 0 where it is the stable's; shape (m,)."""
+    share: F64
+    """The canary's share when it was served, in (0, 1); shape (m,)."""
+
+    def gains(self, ratios: F64, margin: float) -> F64:
+        """Log likelihood ratio of each ratio against the margin by each telling row, (m, k)."""
+        cost = np.log1p(np.outer(self.share, ratios - 1)) - np.log1p(
+            self.share[:, None] * (margin - 1)
+        )
+        gains: F64 = np.outer(self.canary, np.log(ratios / margin)) - cost
+        return gains
 
 
 class Arms:
@@ -38,6 +61,17 @@ class Arms:
         if not self.unknown:
             return "assigned"
         return "unknown" if self.unknown == self.rows else "mixed"
+
+    def take(self, rows: Rows, canary: Bool) -> Taken:
+        """Count rows of both arms with losses 0 or 1; which of them tell the arms apart."""
+        bad = rows.loss > 0
+        share = np.full(len(bad), np.nan) if rows.weight is None else rows.weight
+        unknown = np.isnan(share)
+        self.count(bad, canary, unknown)
+        events = np.flatnonzero(bad & (share > 0) & (share < 1))
+        taken = Taken(bad, unknown, events, canary[events].astype(np.float64), share[events])
+        self.count_known(taken.canary, taken.share)
+        return taken
 
     def count(self, bad: Bool, canary: Bool, unknown: Bool) -> None:
         """Take rows, shape (n,); `unknown` where the share is not known."""

@@ -22,18 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from detectors.arms import Arms
+from detectors.arms import Arms, Taken
 from detectors.base import (
     F64,
     I64,
-    Bool,
     Fired,
     Interval,
     Reading,
     Rows,
-    first_crossing,
     header,
-    level_of,
     levels_from,
     log_mean,
     plain,
@@ -44,6 +41,7 @@ from detectors.base import (
     running,
 )
 from detectors.block_evidence import Block
+from detectors.latch import crossing, fired_at, fired_from, reading_of, saved_fired, strength
 from detectors.spending import Buckets, log_mass, restarted
 from schemas.plugins import plugin
 
@@ -125,24 +123,20 @@ class CanaryGuard:
         require_rows(rows, self.last, paired=True, binary=True)
         if not len(rows.loss) or rows.canary is None:
             return self.reading()
-        bad = rows.loss > 0
-        share = np.full(len(bad), np.nan) if rows.weight is None else rows.weight
         self.last = int(rows.position[-1])
-        unknown = np.isnan(share)
-        self._arms.count(bad, rows.canary, unknown)
-        events = np.flatnonzero(bad & (share > 0) & (share < 1))
-        self._arms.count_known(rows.canary[events].astype(np.float64), share[events])
+        taken = self._arms.take(rows, rows.canary)
         if self._fired is None:
-            self._weigh(rows, bad, events, unknown if unknown.any() else None)
+            self._weigh(rows, taken)
         return self.reading()
 
-    def _weigh(self, rows: Rows, bad: Bool, events: I64, unknown: Bool | None) -> None:
+    def _weigh(self, rows: Rows, taken: Taken) -> None:
         """Add the evidence of the rows bucket by bucket, and latch at the first crossing."""
-        opened = self._buckets.count
+        opened, events = self._buckets.count, taken.events
         starts = self._buckets.cut(rows.time_ms)
-        edges = [0, *starts.tolist(), len(bad)]
+        edges = [0, *starts.tolist(), len(taken.bad)]
         cuts = np.searchsorted(events, edges).tolist()
-        gains = self._gains(rows, events)
+        gains = taken.gains(self._ratios, self.margin)
+        any_unknown = bool(taken.unknown.any())
         for i in range(len(edges) - 1):
             if i > 0:
                 self._entered = False
@@ -150,22 +144,10 @@ class CanaryGuard:
                 # Buckets after the crossing were never opened: packing must not change the count.
                 self._buckets.count = opened + i
                 return
-            if unknown is not None:
-                self._add_to_block(rows, bad, unknown, slice(edges[i], edges[i + 1]))
+            if any_unknown:
+                self._add_to_block(rows, taken, slice(edges[i], edges[i + 1]))
         if self._buckets.full:
             self._end_block()
-
-    def _gains(self, rows: Rows, events: I64) -> F64:
-        """Log likelihood ratio against the margin of each bad row, shape (m, 8)."""
-        if rows.canary is None or rows.weight is None or not len(events):
-            return np.empty((0, K))
-        share = rows.weight[events]
-        cost = np.log1p(np.outer(share, self._ratios - 1)) - np.log1p(
-            share[:, None] * (self.margin - 1)
-        )
-        won = np.outer(rows.canary[events], np.log(self._ratios / self.margin))
-        gains: F64 = won - cost
-        return gains
 
     def _play(self, rows: Rows, events: I64, gains: F64, cut: list[int]) -> bool:
         """Add the bad rows of one bucket; True at the first crossing."""
@@ -175,14 +157,11 @@ class CanaryGuard:
         self._enter()
         levels = running(self._level, gains[first:end])
         self._level = levels[-1]
-        # The mean of exp is at most its maximum: the common case needs no more than this.
-        if levels.max() < self._threshold:
+        if (crossed := crossing(levels, self._threshold)) is None:
             return False
-        statistics = log_mean(np.ascontiguousarray(levels.T))
-        if (found := first_crossing(statistics, self._threshold)) is None:
-            return False
-        at = int(events[first + found])
-        self._latch(int(rows.position[at]), int(rows.time_ms[at]), float(statistics[found]))
+        fired = fired_at(rows, int(events[first + crossed[0]]), crossed[1])
+        self.rearm()
+        self._fired = fired
         return True
 
     def _enter(self) -> None:
@@ -196,12 +175,12 @@ class CanaryGuard:
             self._level = restarted(self._level, float(log_mass(self._restarts, 1)[0]))
             self._entered = True
 
-    def _add_to_block(self, rows: Rows, bad: Bool, unknown: Bool, part: slice) -> None:
-        here = np.flatnonzero(unknown[part]) + part.start
+    def _add_to_block(self, rows: Rows, taken: Taken, part: slice) -> None:
+        here = np.flatnonzero(taken.unknown[part]) + part.start
         if not len(here) or rows.canary is None:
             return
         self._enter()
-        canary, is_bad = rows.canary[here], bad[here]
+        canary, is_bad = rows.canary[here], taken.bad[here]
         n, n_bad = int(np.count_nonzero(canary)), int(np.count_nonzero(canary & is_bad))
         counts = (n, n_bad, len(here) - n, int(np.count_nonzero(is_bad)) - n_bad)
         self._block.add(counts, (int(rows.position[here[-1]]), int(rows.time_ms[here[-1]])))
@@ -215,30 +194,18 @@ class CanaryGuard:
         statistic = float(log_mean(self._level[:, None])[0])
         if statistic < self._threshold:
             return False
-        self._latch(position, time_ms, statistic)
-        return True
-
-    def _latch(self, position: int, time_ms: int, statistic: float) -> None:
         self.rearm()
         self._fired = Fired(position, time_ms, statistic)
+        return True
 
     def _statistic(self) -> float | None:
-        if self._fired is not None:
-            return self._fired.statistic
-        if np.isneginf(self._level[0]):
-            return None
-        return float(log_mean(self._level[:, None])[0])
+        return strength(self._level, self._fired)
 
     def reading(self) -> Reading:
         """Say how strong the evidence is now, or was at the first crossing."""
-        statistic, fired = self._statistic(), self._fired
-        return Reading(
-            level=level_of(statistic, self._threshold, fired, self._arms.canary < self._warm),
-            statistic=statistic,
-            threshold=self._threshold,
-            n=self._arms.canary,
-            fired_at=fired.position if fired else None,
-            fired_ms=fired.time_ms if fired else None,
+        warming = self._arms.canary < self._warm
+        return reading_of(
+            self._statistic(), self._threshold, self._fired, self._arms.canary, warming=warming
         )
 
     def interval(self) -> Interval:
@@ -260,7 +227,7 @@ class CanaryGuard:
             **self._arms.saved(),
             "block": [list(block.counts), list(block.last), block.stable_rows, block.stable_bad],
             "last": self.last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -275,7 +242,7 @@ class CanaryGuard:
             block.counts = (counts[0], counts[1], counts[2], counts[3])
             block.last = (last[0], last[1])
             self.last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say what an alarm proves, and on which rows it stands."""

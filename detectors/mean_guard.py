@@ -27,11 +27,8 @@ from detectors.base import (
     Interval,
     Reading,
     Rows,
-    first_crossing,
     header,
-    level_of,
     levels_from,
-    log_mean,
     plain,
     require_open_unit,
     require_rows,
@@ -39,6 +36,7 @@ from detectors.base import (
     running,
 )
 from detectors.intervals import rate_interval
+from detectors.latch import crossing, fired_at, fired_from, reading_of, saved_fired, strength
 from detectors.spending import Buckets, log_mass, restarted
 from schemas.plugins import plugin
 
@@ -136,38 +134,20 @@ class MeanGuard:
                 continue
             levels = running(self._level, gains[first:end])
             self._level = levels[-1]
-            # The mean of exp is at most its maximum: the common case needs no more than this.
-            if levels.max() < self._threshold:
-                continue
-            statistics = log_mean(np.ascontiguousarray(levels.T))
-            if (found := first_crossing(statistics, self._threshold)) is not None:
-                at = first + found
+            if (crossed := crossing(levels, self._threshold)) is not None:
                 self.rearm()
                 # Buckets after the crossing were never opened: packing must not change the count.
                 self._buckets.count = opened + i
-                self._fired = Fired(
-                    int(rows.position[at]), int(rows.time_ms[at]), float(statistics[found])
-                )
+                self._fired = fired_at(rows, first + crossed[0], crossed[1])
                 return
 
     def _statistic(self) -> float | None:
-        if self._fired is not None:
-            return self._fired.statistic
-        if np.isneginf(self._level[0]):
-            return None
-        return float(log_mean(self._level[:, None])[0])
+        return strength(self._level, self._fired)
 
     def reading(self) -> Reading:
         """Say how strong the evidence is now, or was at the first crossing."""
-        statistic, fired = self._statistic(), self._fired
-        return Reading(
-            level=level_of(statistic, self._threshold, fired, self._n < self._warm),
-            statistic=statistic,
-            threshold=self._threshold,
-            n=self._n,
-            fired_at=fired.position if fired else None,
-            fired_ms=fired.time_ms if fired else None,
-        )
+        warming = self._n < self._warm
+        return reading_of(self._statistic(), self._threshold, self._fired, self._n, warming=warming)
 
     def interval(self) -> Interval:
         """Bound the mean over the version's life, at 1 - alpha."""
@@ -184,7 +164,7 @@ class MeanGuard:
             "open": [self._buckets.count, self._buckets.filled, self._buckets.opened_ms],
             "counts": [self._n, self._sum],
             "last": self._last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -194,7 +174,7 @@ class MeanGuard:
             self._buckets.count, self._buckets.filled, self._buckets.opened_ms = state["open"]
             self._n, self._sum = state["counts"]
             self._last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say what an alarm proves."""

@@ -22,25 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from detectors.arms import Arms
+from detectors.arms import Arms, Taken
 from detectors.base import (
     F64,
-    I64,
     Fired,
     Interval,
     Reading,
     Rows,
-    first_crossing,
     header,
-    level_of,
     levels_from,
-    log_mean,
     plain,
     require_open_unit,
     require_rows,
     restoring,
     running,
 )
+from detectors.latch import crossing, fired_at, fired_from, reading_of, saved_fired, strength
 from schemas.plugins import plugin
 
 RATIOS = np.array([1.0, 0.9, 0.8, 0.7])
@@ -106,52 +103,28 @@ class PromoteGate:
         require_rows(rows, self._last, paired=True, binary=True)
         if not len(rows.loss) or rows.canary is None:
             return self.reading()
-        bad = rows.loss > 0
-        share = np.full(len(bad), np.nan) if rows.weight is None else rows.weight
         self._last = int(rows.position[-1])
-        self._arms.count(bad, rows.canary, np.isnan(share))
-        events = np.flatnonzero(bad & (share > 0) & (share < 1))
-        canary = rows.canary[events].astype(np.float64)
-        self._arms.count_known(canary, share[events])
-        if self._fired is None and len(events):
-            self._weigh(rows, events, self._gains(canary, share[events]))
+        taken = self._arms.take(rows, rows.canary)
+        if self._fired is None and len(taken.events):
+            self._weigh(rows, taken)
         return self.reading()
 
-    def _gains(self, canary: F64, share: F64) -> F64:
-        """Log likelihood ratio against the margin of each bad row, shape (m, 4)."""
-        cost = np.log1p(np.outer(share, RATIOS - 1)) - np.log1p(share[:, None] * (self.margin - 1))
-        gains: F64 = np.outer(canary, np.log(RATIOS / self.margin)) - cost
-        return gains
-
-    def _weigh(self, rows: Rows, events: I64, gains: F64) -> None:
+    def _weigh(self, rows: Rows, taken: Taken) -> None:
         """Add the evidence of the bad rows, and latch at the first crossing."""
-        levels = running(self._level, gains)
+        levels = running(self._level, taken.gains(RATIOS, self.margin))
         self._level = levels[-1]
-        # The mean of exp is at most its maximum: the common case needs no more than this.
-        if levels.max() < self._threshold:
-            return
-        statistics = log_mean(np.ascontiguousarray(levels.T))
-        if (found := first_crossing(statistics, self._threshold)) is None:
-            return
-        at = int(events[found])
-        self.rearm()
-        self._fired = Fired(int(rows.position[at]), int(rows.time_ms[at]), float(statistics[found]))
+        if (crossed := crossing(levels, self._threshold)) is not None:
+            self.rearm()
+            self._fired = fired_at(rows, int(taken.events[crossed[0]]), crossed[1])
 
-    def _statistic(self) -> float:
-        if self._fired is not None and self._fired.statistic is not None:
-            return self._fired.statistic
-        return float(log_mean(self._level[:, None])[0])
+    def _statistic(self) -> float | None:
+        return strength(self._level, self._fired)
 
     def reading(self) -> Reading:
         """Say how strong the proof is now, or was when it was given."""
-        statistic, fired = self._statistic(), self._fired
-        return Reading(
-            level=level_of(statistic, self._threshold, fired, self._arms.rows < self._warm),
-            statistic=statistic,
-            threshold=self._threshold,
-            n=self._arms.canary,
-            fired_at=fired.position if fired else None,
-            fired_ms=fired.time_ms if fired else None,
+        warming = self._arms.rows < self._warm
+        return reading_of(
+            self._statistic(), self._threshold, self._fired, self._arms.canary, warming=warming
         )
 
     def interval(self) -> Interval:
@@ -169,7 +142,7 @@ class PromoteGate:
             "level": plain(self._level),
             **self._arms.saved(),
             "last": self._last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -178,7 +151,7 @@ class PromoteGate:
             self._level = levels_from(state["level"], len(RATIOS))
             self._arms.restore(state)
             self._last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say what a won gate proves, and on which rows it stands."""

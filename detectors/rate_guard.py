@@ -32,7 +32,6 @@ from detectors.base import (
     Rows,
     first_crossing,
     header,
-    level_of,
     levels_from,
     log_mean,
     plain,
@@ -41,6 +40,7 @@ from detectors.base import (
     restoring,
 )
 from detectors.intervals import rate_interval
+from detectors.latch import fired_at, fired_from, reading_of, saved_fired, strength
 from detectors.spending import Buckets, log_mass, restarted
 from schemas.plugins import plugin
 
@@ -142,9 +142,7 @@ class RateGuard:
             self.rearm()
             # Buckets after the crossing were never opened: packing must not change the count.
             self._buckets.count = restarts + int(bucket[first])
-            self._fired = Fired(
-                int(rows.position[at]), int(rows.time_ms[at]), float(statistics[first])
-            )
+            self._fired = fired_at(rows, at, float(statistics[first]))
             return
         self._start = levels[-1]
         self._bad = int(before[-1] - bad_before[-1])
@@ -168,24 +166,13 @@ class RateGuard:
         return gain
 
     def _statistic(self) -> float | None:
-        if self._fired is not None:
-            return self._fired.statistic
-        if np.isneginf(self._start[0]):
-            return None
         gain = self._gain(np.array([self._bad]), np.array([self._good]))
-        return float(log_mean(self._start[:, None] + gain)[0])
+        return strength(self._start + gain[:, 0], self._fired)
 
     def reading(self) -> Reading:
         """Say how strong the evidence is now, or was at the first crossing."""
-        statistic, fired = self._statistic(), self._fired
-        return Reading(
-            level=level_of(statistic, self._threshold, fired, self._n < self._warm),
-            statistic=statistic,
-            threshold=self._threshold,
-            n=self._n,
-            fired_at=fired.position if fired else None,
-            fired_ms=fired.time_ms if fired else None,
-        )
+        warming = self._n < self._warm
+        return reading_of(self._statistic(), self._threshold, self._fired, self._n, warming=warming)
 
     def interval(self) -> Interval:
         """Bound the share of bad rows over the version's life, at 1 - alpha."""
@@ -199,7 +186,7 @@ class RateGuard:
             "open": [self._bad, self._good, self._buckets.opened_ms],
             "counts": [self._buckets.count, self._n, self._n_bad],
             "last": self._last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -210,7 +197,7 @@ class RateGuard:
             self._buckets.filled = self._bad + self._good
             self._buckets.count, self._n, self._n_bad = state["counts"]
             self._last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say what an alarm proves."""

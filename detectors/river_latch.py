@@ -35,6 +35,7 @@ from detectors.base import (
     require_rows,
     restoring,
 )
+from detectors.latch import fired_at, fired_from, saved_fired
 from schemas.plugins import mark_of
 
 Side = Literal["up", "down", "both"]
@@ -117,7 +118,7 @@ class RiverLatch(ABC):
             self._mean += (loss - self._mean) / self._n
             # Read after every single row: the flag is gone at the next one.
             if self._feed(loss) and self._fired is None:
-                self._fired = Fired(int(rows.position[index]), int(rows.time_ms[index]), None)
+                self._fired = fired_at(rows, index, None)
         if len(rows.loss):
             self._last = int(rows.position[-1])
         return self.reading()
@@ -150,7 +151,7 @@ class RiverLatch(ABC):
             "river": [river_version, self._saved()],
             "counts": [self._n, self._mean],
             "last": self._last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -165,7 +166,7 @@ class RiverLatch(ABC):
             self._load(saved)
             self._n, self._mean = state["counts"]
             self._last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say that an alarm proves nothing."""

@@ -38,7 +38,6 @@ from detectors.base import (
     Rows,
     first_crossing,
     header,
-    level_of,
     levels_from,
     log_mean,
     plain,
@@ -48,6 +47,7 @@ from detectors.base import (
     restoring,
 )
 from detectors.intervals import rate_interval
+from detectors.latch import fired_at, fired_from, reading_of, saved_fired, strength
 from detectors.rate_guard import ODDS
 from detectors.spending import Buckets, restarted
 from schemas.plugins import plugin
@@ -181,7 +181,7 @@ class StableWatch:
             self._since += len(bad)
             return None
         at = first + int(looks[found])
-        self._fired = Fired(int(rows.position[at]), int(rows.time_ms[at]), float(statistics[found]))
+        self._fired = fired_at(rows, at, float(statistics[found]))
         self._alarms += 1
         self._since = 0
         self._afresh()
@@ -191,23 +191,14 @@ class StableWatch:
         return self._fired if self._since < self.hold else None
 
     def _statistic(self) -> float | None:
-        if (fired := self._standing()) is not None:
-            return fired.statistic
-        if np.isneginf(self._start[0]):
-            return None
         level = self._start + self._bad * self._on_bad + self._good * self._on_good
-        return float(log_mean(level[:, None])[0])
+        return strength(level, self._standing())
 
     def reading(self) -> Reading:
         """Say how strong the evidence is now, or was at the alarm that stands."""
-        statistic, fired = self._statistic(), self._standing()
-        return Reading(
-            level=level_of(statistic, self._threshold, fired, self._n < self._warm),
-            statistic=statistic,
-            threshold=self._threshold,
-            n=self._n,
-            fired_at=fired.position if fired else None,
-            fired_ms=fired.time_ms if fired else None,
+        warming = self._n < self._warm
+        return reading_of(
+            self._statistic(), self._threshold, self._standing(), self._n, warming=warming
         )
 
     def interval(self) -> Interval:
@@ -222,7 +213,7 @@ class StableWatch:
             "open": [self._bad, self._good, self._buckets.opened_ms, self._buckets.count],
             "counts": [self._n, self._n_bad, self._alarms, self._since],
             "last": self._last,
-            "fired": list(self._fired) if self._fired else None,
+            "fired": saved_fired(self._fired),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -233,7 +224,7 @@ class StableWatch:
             self._buckets.filled = self._bad + self._good
             self._n, self._n_bad, self._alarms, self._since = state["counts"]
             self._last = state["last"]
-            self._fired = Fired(*state["fired"]) if state["fired"] else None
+            self._fired = fired_from(state["fired"])
 
     def explain(self) -> dict[str, Any]:
         """Say what an alarm means, and how many there were."""

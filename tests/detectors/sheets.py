@@ -62,6 +62,8 @@ def delays(make: Make, world: World, runs: int, since: int) -> str:
         taken = slice(since, fired_at + 1)
         own = fired_at + 1 - since if rows.canary is None else int(rows.canary[taken].sum())
         found.append(own)
+    if early == runs:
+        return f"each of {runs} alarmed before"
     padded = np.array([*found, *[np.inf] * (runs - early - len(found))])
     median, late = np.quantile(padded, [0.5, 0.9], method="inverted_cdf")
     return f"median {median:.0f}, p90 {late:.0f}, found {len(found)}/{runs}, before {early}"
