@@ -2,12 +2,12 @@
 
 Why. It is the best known of its kind, and the yardstick that others are measured by. It cannot be
 trusted alone: its three deviations are looked at after every row, so a healthy version alarms
-sooner or later. At 1 % errors four in five have done so within 3,000 rows.
+sooner or later. At 1 % errors three in five have done so within 3,000 rows.
 
 How. The lowest rate plus deviation is kept; the alarm is three such deviations above it. Only a
 rise alarms. One trap is taken out: while no error was seen, river keeps a lowest rate of zero with
 a deviation of zero, and then the first error is an alarm. Here that zero is not kept, so the first
-error becomes the first lowest rate.
+error becomes the first lowest rate. (With the trap it is four in five.)
 """
 
 from __future__ import annotations
@@ -98,4 +98,4 @@ class Ddm(RiverLatch):
     @property
     def beware(self) -> str | None:
         """How often it cries wolf."""
-        return "healthy versions alarm too: at 1 % errors four in five within 3,000 rows"
+        return "healthy versions alarm too: at 1 % errors three in five within 3,000 rows"

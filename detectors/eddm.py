@@ -2,7 +2,7 @@
 
 Why. Distances between errors show a slow decline sooner than the rate does. It cannot be trusted
 alone: it compares with the *largest* distance ever seen, and an average falls below nine tenths of
-its own maximum by chance. At 5 % errors 19 of 20 healthy versions alarm within 3,000 rows.
+its own maximum by chance. At 5 % errors nine in ten healthy versions alarm within 3,000 rows.
 
 How. river's object; it looks only at rows with an error, and only shorter distances alarm.
 """
@@ -85,4 +85,4 @@ class Eddm(RiverLatch):
     @property
     def beware(self) -> str | None:
         """How often it cries wolf."""
-        return "healthy versions alarm too: at 5 % errors 19 of 20 within 3,000 rows"
+        return "healthy versions alarm too: at 5 % errors nine in ten within 3,000 rows"
