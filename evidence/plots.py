@@ -41,8 +41,8 @@ def false_alarm_plot(tallies: Sequence[Tally]) -> str | None:
         "<title>Share of healthy versions rolled back</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(20, 32, "How many healthy versions are rolled back?", size=19),
-        _text(20, 54, "Share of runs with a false rollback, with 95 % intervals. rollbackd "
-              "promises at most 1 %; nobody else promises anything.", colour="#555"),
+        _text(20, 54, "Share of runs with a false rollback, with 95 % intervals. The dashed line "
+              "is what rollbackd promises.", colour="#555"),
     ]  # fmt: skip
     parts += _scale(height)
     y = TOP
@@ -116,7 +116,7 @@ def delay_plot(tallies: Sequence[Tally]) -> str | None:
     highest = max(y for line in lines for _, y in line.points)
     return draw(
         "How soon is a bad version found? After 20,000 healthy rows at .015, limit .02",
-        Axis("share of bad rows after the change", 0.028, 0.105),
+        Axis("share of bad rows after the change", 0.02, 0.105),
         Axis("rows to the alarm, median", 50, max(1.2 * highest, 1000)),
         lines,
     )
