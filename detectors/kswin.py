@@ -121,7 +121,10 @@ class Kswin(RiverLatch):
     @property
     def beware(self) -> str | None:
         """How often it cries wolf."""
-        return "healthy versions alarm too: about once in 1,500 rows, at any level of the values"
+        return (
+            "healthy versions alarm too, about once in 1,500 rows of a score or a latency; "
+            "of a rate it sees nothing but a collapse"
+        )
 
 
 class _Windows(KSWIN):
