@@ -52,7 +52,15 @@ with a limit that is a share of bad predictions (`error_rate`, `error`, `accurac
 concurrent stable. Each proof errs with chance at most .05 and takes no alpha; it needs the canary's share of traffic (a
 rollout event, or `weight` on predictions), bad predictions to compare, and labels of 90 % of both arms at their horizon,
 whatever `labels` says. Until then the verdict is `inconclusive` with the reason `promotion_pending` and names what is
-open. `rollbackd plan` says how long that takes. The steps themselves are not carried out in this release.
+open, and about how much longer it takes; `rollbackd plan` says so beforehand. A canary that passes and has had its weight
+for `bake` gets the next of `steps` by a `shift` command, and after the last one a `promote` command makes it stable: in mode
+`enforce` at once, in `propose` when a person approves. Each step is confirmed from traffic before the next. `bake` covers
+one cycle of traffic, whatever was proven sooner. An open incident, a hold, an ill stable or a quarantined canary stop it.
+
+**After a promotion** the version keeps its own limits, and each `max_increase` limit on a rate becomes a limit against what
+the version before it had (1 + `max_increase` times the upper Clopper-Pearson bound of its rate). That supposes a world that
+stands still: unlike a concurrent stable, the past cannot tell a change of the world from a change of the version. A stable
+that breaches goes back to the newest version that is known good (`good_after`); without one a person is paged.
 
 ## Signals
 

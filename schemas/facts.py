@@ -60,8 +60,9 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
 
 ProgressKind = Literal[
-    "proposed", "withheld", "approved", "rejected", "verified", "unverified", "escalated", "paged"
-]
+    "proposed", "withheld", "approved", "rejected", "verified", "unverified", "escalated", "paged",
+    "proven",
+]  # fmt: skip
 
 
 class Progress(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 EntryKind = Literal[
     "opened", "evidence", "proposed", "withheld", "approved", "rejected", "command", "receipt",
-    "verified", "unverified", "escalated", "paged", "acknowledged", "note", "resolved",
+    "verified", "unverified", "escalated", "paged", "acknowledged", "note", "resolved", "proven",
 ]  # fmt: skip
 State = Literal[
     "open", "withheld", "proposed", "commanded", "applied", "verified", "unverified", "failed",
@@ -72,6 +72,8 @@ class Incident(Struct, kw_only=True):
     model: str
     version: str
     state: State
+    kind: str = "breach"
+    """`breach`, or `promotion`: the record of a canary's way up."""
     opened_at: int
     updated_at: int
     reason: str
@@ -115,6 +117,9 @@ def _absorb(incident: Incident, entry: Entry) -> None:
         incident.stable = entry.data.get("stable")
         incident.rollout_id = entry.data.get("rollout_id", "")
         incident.guards = [*incident.guards, str(entry.data.get("guard", ""))]
+    elif entry.kind == "proven":
+        incident.kind, incident.text, incident.reason = "promotion", entry.text, entry.reason
+        incident.version = entry.version
     elif entry.kind == "evidence":
         incident.guards = [*incident.guards, str(entry.data.get("guard", ""))]
     elif entry.kind == "command":
@@ -123,7 +128,8 @@ def _absorb(incident: Incident, entry: Entry) -> None:
     elif entry.kind == "receipt":
         status = str(entry.data.get("status", ""))
         incident.receipts = [*incident.receipts, status]
-        if _AFTER_RECEIPT.get(status) == "applied":
+        rolled_back = entry.data.get("action", "rollback") == "rollback"
+        if _AFTER_RECEIPT.get(status) == "applied" and rolled_back:
             incident.rolled_back_to = str(entry.data.get("to_version", "")) or None
 
 

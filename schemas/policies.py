@@ -136,12 +136,16 @@ class Promote(Struct, frozen=True, forbid_unknown_fields=True):
     """When a canary may become stable."""
 
     steps: list[float] = field(default_factory=lambda: [0.05, 0.25, 0.5, 1.0])
-    """Shares of traffic, growing, in (0, 1]."""
+    """Shares of traffic that a canary is given one after the other, growing, in (0, 1]. After the
+    last one below 1 it becomes stable."""
     margin: float = 0.25
     """A canary passes once it is proven no worse than stable by more than this, relative, on every
     signal with a limit that is a share of bad predictions."""
     bake: Duration = Duration(86_400)
-    """How long a step is held at least."""
+    """How long a step is held at least (event time): one cycle of traffic."""
+    proof: Literal["each", "final"] = "each"
+    """`each`: every step waits for the proof. `final`: the steps before the last need only that no
+    limit failed and nothing is unknown, which is faster and exposes more."""
 
 
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

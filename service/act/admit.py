@@ -112,9 +112,6 @@ def _fault_of_words(command: Command, live: Live) -> Refuse | None:
     if command.mode != "enforce" and command.actor == AUTOMATIC:
         text = f"the policy's mode is {command.mode}: only a person may have this carried out"
         return Refuse("H11", command.mode, text, {"mode": command.mode})
-    if command.action == "promote" and command.actor == AUTOMATIC:
-        text = "only a person may promote a version"
-        return Refuse("H11", "promote", text, {})
     return None
 
 

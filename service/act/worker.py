@@ -262,6 +262,9 @@ def rollout_of(receipt: Receipt, command: Command) -> Rollout | None:
         canary=canary,
         weight=weight,
         at=receipt.finished_at,
-        rollout_id=rollout_id(command.model, stable, canary, receipt.finished_at),
+        # A step of the same canary is the same rollout: its incidents and its proofs go on.
+        rollout_id=command.rollout_id
+        if canary is not None and command.rollout_id
+        else rollout_id(command.model, stable, canary, receipt.finished_at),
         source="rollbackd",
     )

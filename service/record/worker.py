@@ -93,7 +93,8 @@ class RecordWorker:
 
     def _entry_of_progress(self, progress: Progress, now_ms: int) -> Entry:
         story = self._log.story(progress.incident_id)
-        version = story[0][1].version if story else _version_in(progress)
+        named = progress.evidence.get("version")
+        version = str(named) if named else story[0][1].version if story else _version_in(progress)
         return ledger.entry_of_progress(progress, version, now_ms)
 
     async def _hold(self, record: Record) -> None:

@@ -10,7 +10,8 @@ How. Rows wait until a judgement is due and are then fed at once. It is due
   `MOST_ROWS` apart;
 - on the line on which a version falls silent or speaks again, a rollout event takes effect or a new
   version comes;
-- on the first line of the model after a cool-down.
+- on the first line of the model after a cool-down, or after a step of its canary was held long
+  enough.
 
 A guard that fired names its line; for a verdict the lines between two judgements are halved. Both
 begin again from the state saved at the last judgement, as a restarted worker would. None of this
@@ -42,6 +43,7 @@ from service.replay.join import SOURCE, Block
 from service.replay.queue import NEVER, Part, Queues
 from service.replay.silence import Silence
 from service.watch.order import Said, Wall, wants_command
+from service.watch.promote import waits_ms
 from service.watch.state import Model
 from service.watch.step import JUDGE_EVERY_MS, Book
 
@@ -125,7 +127,8 @@ class Course:
         """Judge at every line up to `end` where it is due."""
         while True:
             plan = self._plan_line()
-            line = min(plan, self._row_line(), self._silent_line(), self._cooled_line())
+            line = min(plan, self._row_line(), self._silent_line(), self._cooled_line(),
+                       self._baked_line())  # fmt: skip
             if line > end:
                 return
             if plan == line:
@@ -175,6 +178,16 @@ class Course:
             return NEVER
         ends_ms = model.last_rollback_ms + self.policy.cooldown.ms
         return NEVER if ends_ms <= self._mark_ms else self._queues.line_at(ends_ms)
+
+    def _baked_line(self) -> int:
+        """The model's first line after a step of its canary has been held long enough."""
+        model, policy = self.model, self.policy
+        if model is None or policy is None or policy.promote is None:
+            return NEVER
+        left_ms = waits_ms(model, policy.promote)
+        if not left_ms or model.plan is None or model.plan.canary is None:
+            return NEVER
+        return self._queues.line_at(model.now_ms + left_ms)
 
     def _line_of(self, time_ms: int) -> int:
         """First line after the last judgement on which the watermark reaches a time."""

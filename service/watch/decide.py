@@ -15,6 +15,7 @@ from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, P
 from schemas.verdicts import GuardVerdict, Verdict, VerdictValue
 from service.watch.detect import Guard
 from service.watch.plan import role_of
+from service.watch.promote import outlook
 from service.watch.prove import gate_entry, pending_text
 from service.watch.slices import slices_of, told
 from service.watch.state import Model, Version
@@ -65,6 +66,8 @@ def judge(
     value, reason, text = _answer(model, version, policy, entries, moved)
     if value == "pass" and (pending := pending_text(version.name, gates, model)) is not None:
         value, reason, text = "inconclusive", "promotion_pending", pending
+    if value == "pass" and policy is not None and role_of(model, version.name) == "canary":
+        text = f"{text} {outlook(model, policy)}".strip()
     fired = {entry.name: own[entry.name].fired for entry in alarmed if entry.name in own}
     for at in fired.values():
         position = at or position

@@ -24,6 +24,9 @@ from service.watch.state import Case, Model
 Said = Verdict | Breach | Command | Progress
 
 STRENGTH = {"": 0, "alert": 1, "hold": 2, "rollback": 3}
+ACTING = ("rollback", "hold", "shift", "promote")
+"""What a case may want that needs a command."""
+
 APPROVE_WITHIN_MS = 3600 * 1000
 """How long a proposed command can be approved."""
 
@@ -114,8 +117,8 @@ def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, diges
 
 def wants_command(case: Case) -> bool:
     """Whether a case asks for a command that was neither sent nor proposed."""
-    fresh = case.wanted in ("rollback", "hold") and not case.proposed and not case.closed
-    return fresh and (case.hop == 0 or case.again)
+    fresh = case.wanted in ACTING and not case.proposed and not case.closed
+    return fresh and (case.hop == case.base or case.again)
 
 
 def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> list[Said]:
@@ -130,7 +133,7 @@ def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> l
         text = REFUSALS[refused] + (f" ({facts.held})" if refused == "hold" else "")
         return [progress(case, model, "withheld", refused, f"Not sent: {text}.", refused)]
     command = command_for(case, model, policy, wall)
-    if policy.mode == "propose" and facts.automatic and case.hop == 0:
+    if policy.mode == "propose" and facts.automatic and case.hop == case.base:
         command = msgspec.structs.replace(
             command, mode="propose", expires_at=wall.now_ms + APPROVE_WITHIN_MS
         )
@@ -144,13 +147,15 @@ def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> l
 def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command:
     """The command that a case asks for, as the next hop."""
     plan = model.plan
-    action: Action = "hold" if case.wanted == "hold" else "rollback"
-    target = case.stable or ""
+    action: Action = case.wanted  # type: ignore[assignment]
+    target, leaving = case.stable or "", case.version
+    if action == "promote":
+        target, leaving = leaving, target
     mode: Mode = "enforce"
     return Command(
         command_id=ids.command_id(case.incident_id, action, target, case.hop + 1), action=action,
-        model=model.name, rollout_id=case.rollout_id, from_version=case.version,
-        to_version=target,
+        model=model.name, rollout_id=case.rollout_id, from_version=leaving,
+        to_version=target, weight=case.weight if action == "shift" else None,
         expected=Expected(plan.stable, plan.canary, plan.weight) if plan else
         Expected(None, None, None),
         incident_id=case.incident_id, issued_at=wall.now_ms,
@@ -175,10 +180,11 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
     if case is None or case.closed or receipt.command_id != (case.commands or [""])[-1]:
         return []
     if receipt.status in ("applied", "already_there"):
-        if case.action != "rollback":
+        if case.action != "rollback" and case.kind != "promotion":
             close(case, model, "done")
             return []
-        ledger.condemn(model, case.version, case.incident_id)
+        if case.action == "rollback":
+            ledger.condemn(model, case.version, case.incident_id)
         case.receipt = receipt
         case.seen = case.seen_bad = case.late_seen = case.late_seen_bad = 0
         return []
@@ -189,10 +195,16 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
     if receipt.status == "expired" and receipt.detail.get("effect") != "unknown":
         case.again = True
         return []
-    close(case, model, "paged")
     why = str(receipt.detail.get("reason", receipt.status))
-    text = (f"The rollback of {case.version} was {receipt.status} by {receipt.adapter}: {why}. "
-            "A person is needed.")  # fmt: skip
+    if case.kind == "promotion" and receipt.detail.get("effect") == "none":
+        close(case, model, receipt.status)
+        text = (
+            f"The {case.wanted} of {case.version} was {receipt.status}: {why}. It stays as it is."
+        )
+        return [progress(case, model, "withheld", receipt.status, text, receipt.command_id)]
+    close(case, model, "paged")
+    text = (f"The {case.action} of {case.version} was {receipt.status} by {receipt.adapter}: {why}."
+            " A person is needed.")  # fmt: skip
     return [progress(case, model, "paged", receipt.status, text, receipt.command_id)]
 
 
@@ -208,6 +220,13 @@ def verify_cases(model: Model, policy: Policy) -> list[Said]:
         evidence = {"seen": case.seen, "seen_bad": case.seen_bad,
                     "late_seen": case.late_seen, "late_seen_bad": case.late_seen_bad}  # fmt: skip
         cause = case.receipt.command_id
+        if case.kind == "promotion" and proof.result == "unverified":
+            if not case.doubted:
+                case.doubted = True
+                text = f"Not seen in traffic yet: {proof.text}. No further step until it is."
+                said.append(progress(case, model, "unverified", proof.reason, text, cause,
+                                     evidence))  # fmt: skip
+            continue
         if proof.result == "verified":
             close(case, model, "verified")
             text = f"Verified from traffic: {proof.text}."
@@ -280,12 +299,16 @@ def _answer(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said
     if order.kind == "reject":
         close(case, model, "rejected")
         case.proposed, case.proposal = None, None
-        text = f"{order.actor} rejected the rollback: {order.reason}"
+        text = f"{order.actor} rejected the {case.wanted}: {order.reason}"
         return [progress(case, model, "rejected", "person", text, cause)]
     if wall.now_ms > proposed.expires_at:
         case.proposed, case.proposal = None, None
         text = "The approval came after the proposal had expired; it is decided again."
         return [progress(case, model, "withheld", "expired", text, cause)]
+    if case.kind == "promotion" and not case.proven:
+        case.proposed, case.proposal = None, None
+        text = f"Not sent: {REFUSALS['unproven']}."
+        return [progress(case, model, "withheld", "unproven", text, cause)]
     command = msgspec.structs.replace(
         proposed, mode="enforce", actor=order.actor, issued_at=wall.now_ms, fence=wall.fence,
         expires_at=wall.now_ms + policy.expires_after.ms,

@@ -16,6 +16,9 @@ from schemas.verdicts import GuardVerdict
 from service.watch.detect import Guard
 from service.watch.state import Model, Version
 
+SAYS_SOMETHING = 0.2
+"""Part of the evidence that must be there before a time is told."""
+
 PROVE_COVERAGE = 0.9
 """Share of predictions that need a label at their horizon, of canary and of stable."""
 
@@ -56,7 +59,33 @@ def _how_far(gate: GuardVerdict, model: Model) -> str:
         return f"{margin} (no rollout event tells the canary's share of traffic)"
     if not gate.estimate and not gate.stable_estimate:
         return f"{margin} (no bad prediction to compare yet)"
-    return f"{margin} ({gate.evidence or 0:.1f} of {gate.threshold or 0:.1f} nats)"
+    proof = f"{gate.evidence or 0:.1f} of {gate.threshold or 0:.1f} nats"
+    left_ms = _left_ms(gate, model)
+    return f"{margin} ({proof})" if left_ms is None else f"{margin} ({proof}, {about(left_ms)})"
+
+
+def _left_ms(gate: GuardVerdict, model: Model) -> int | None:
+    """Event time until the proof is given at the pace so far; None: too early to say.
+
+    The evidence for a canary that is as good as its stable grows in proportion to bad rows.
+    """
+    plan, evidence, threshold = model.plan, gate.evidence or 0.0, gate.threshold or 0.0
+    if plan is None or not plan.steps or evidence < SAYS_SOMETHING * threshold:
+        return None
+    elapsed_ms = model.now_ms - plan.steps[0][0]
+    return max(0, round(elapsed_ms * (threshold - evidence) / evidence))
+
+
+def about(left_ms: int) -> str:
+    """How much longer, in words.
+
+    >>> about(20_000), about(5_400_000), about(20 * 3_600_000)
+    ('about a minute more', 'about 90 min more', 'about 20 h more')
+    """
+    minutes = left_ms / 60_000
+    if minutes < 1.5:
+        return "about a minute more"
+    return f"about {minutes:.0f} min more" if minutes < 180 else f"about {minutes / 60:.0f} h more"
 
 
 def _coverage(model: Model, version: Version) -> float:

@@ -32,6 +32,7 @@ REFUSALS = {
     "roles": "stable and canary are inferred from traffic, and the policy does not permit that",
     "no_target": "there is no version that is known good to return to",
     "quarantined": "the version to return to was itself rolled back a short while ago",
+    "unproven": "the canary no longer passes, or an incident about it or its stable is open",
     "superseded": "the version no longer serves under the current plan",
     "one_hop": "this incident has used up its tries, or the version was itself only just restored",
     "both_moved": "stable became worse together with the canary; a rollback cures nothing",
@@ -54,6 +55,8 @@ def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> str | Non
     plan = model.plan
     if facts.automatic and policy.mode == "observe":
         return "observe"
+    if case.kind == "promotion":
+        return _promotion(case, model, policy, facts)
     if plan is None or case.stable is None or case.stable == case.version:
         return "no_target"
     if case.hop == 0 and case.version not in (plan.stable, plan.canary):
@@ -73,6 +76,28 @@ def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> str | Non
     if not facts.automatic:
         return None
     return _automatic(case, model, policy, facts)
+
+
+def _promotion(case: Case, model: Model, policy: Policy, facts: Facts) -> str | None:
+    plan = model.plan
+    if plan is None or (plan.canary, plan.stable) != (case.version, case.stable):
+        return "superseded"
+    if plan.inferred:
+        return "roles"
+    if not case.proven:
+        return "unproven"
+    if quarantined(model, case.version, policy):
+        return "quarantined"
+    if any(c.version in (case.version, case.stable) and c.kind == "breach" and not c.closed
+           and c.wanted != "alert" for c in model.cases.values()):  # fmt: skip
+        return "unproven"
+    if case.hop - case.base > policy.retries:
+        return "one_hop"
+    if facts.stable_ill:
+        return "stable_ill"
+    if facts.now_wall_ms - model.now_ms > policy.max_decision_age.ms:
+        return "stale"
+    return "hold" if facts.held else None
 
 
 def _automatic(case: Case, model: Model, policy: Policy, facts: Facts) -> str | None:

@@ -110,6 +110,15 @@ class Case(Struct):
     proposal: dict[str, Any] | None = None
     commands: list[str] = []
     hop: int = 0
+    base: int = 0
+    """Of a promotion: commands of its earlier steps."""
+    weight: float | None = None
+    """Of a promotion: the canary's share that is wanted, and that it had."""
+    weight_was: float = 0.0
+    proven: bool = False
+    """Of a promotion: the step is still earned."""
+    doubted: bool = False
+    """Of a promotion: that traffic does not show it was said."""
     again: bool = False
     """The last command did not take: the next hop is wanted."""
     action: str = ""

@@ -21,7 +21,7 @@ from schemas.plugins import Registry
 from schemas.policies import Policy, policy_for
 from schemas.times import to_ms
 from schemas.verdicts import Verdict
-from service.watch import ledger, order
+from service.watch import ledger, order, promote
 from service.watch.absorb import absorb, due, equip, replan
 from service.watch.decide import judge
 from service.watch.detect import Guard
@@ -213,6 +213,7 @@ class Book:
         """Judge the live versions; say what changed, and breaches."""
         policy = self.policy(model.name)
         model.judged_ms, model.dirty = logged_ms, False
+        promote.settle(model)
         said: list[Said] = []
         plan = model.plan
         live = [plan.stable, plan.canary] if plan is not None else []
@@ -231,6 +232,11 @@ class Book:
             said += breaches
             if case is not None:
                 self._flags[case.incident_id] = (judged.both_moved, judged.stable_ill)
+            if policy is not None and plan is not None and name == plan.canary:
+                step, record = promote.consider(model, judged.verdict, policy)
+                said += record
+                if step is not None:
+                    self._flags[step.incident_id] = (False, judged.stable_ill)
         if policy is not None:
             said += order.verify_cases(model, policy)
         return said

@@ -8,10 +8,12 @@ platform answered is forgiven by a second count that begins five seconds later. 
 
 from __future__ import annotations
 
+from math import log
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from schemas.facts import Receipt
 from schemas.policies import Policy
 from service.watch.state import Case
 from service.watch.tables import Table
@@ -23,6 +25,9 @@ GONE = 0.005
 """Share below which the bad version counts as out of traffic."""
 
 IN_FLIGHT_MS = 5000
+
+LIKELIER = 20
+"""How many times as likely as under its old share what the canary served must be under its new."""
 
 Result = Literal["waiting", "verified", "unverified"]
 
@@ -42,7 +47,7 @@ def follow(case: Case, table: Table) -> None:
     after = table.served_ms > case.receipt.finished_at
     if not after.any():
         return
-    name = case.version
+    name = case.stable or "" if case.wanted == "promote" else case.version
     bad = table.version == (table.versions.index(name) if name in table.versions else -1)
     late = table.served_ms > case.receipt.finished_at + IN_FLIGHT_MS
     case.seen += int(after.sum())
@@ -55,22 +60,40 @@ def prove(case: Case, policy: Policy, now_ms: int) -> Proof:
     """Say what the counts prove at event time `now_ms`."""
     if case.receipt is None:
         return Proof("waiting", "no_receipt", "waiting for the platform")
+    if case.wanted == "shift":
+        return _prove_share(case, policy, now_ms, case.receipt)
+    leaving = case.stable if case.wanted == "promote" else case.version
     for seen, bad in ((case.seen, case.seen_bad), (case.late_seen, case.late_seen_bad)):
         if seen >= ENOUGH and bad / seen < GONE:
             return Proof(
                 "verified", "traffic_moved",
-                f"{case.version} served {bad} of {seen} predictions since the receipt",
+                f"{leaving} served {bad} of {seen} predictions since the receipt",
             )  # fmt: skip
     if now_ms < case.receipt.finished_at + policy.verify_within.ms:
         return Proof("waiting", "counting", f"{case.seen} predictions seen since the receipt")
     if case.seen < ENOUGH:
         return Proof(
             "unverified", "no_traffic",
-            f"only {case.seen} predictions arrived since the receipt; the rollback is not proven",
+            f"only {case.seen} predictions arrived since the receipt; nothing is proven",
         )  # fmt: skip
     share = case.seen_bad / case.seen
     return Proof(
         "unverified", "still_serving",
-        f"{case.version} still has {share:.1%} of {case.seen} predictions, "
+        f"{leaving} still has {share:.1%} of {case.seen} predictions, "
         "although the platform says it was moved",
     )  # fmt: skip
+
+
+def _prove_share(case: Case, policy: Policy, now_ms: int, receipt: Receipt) -> Proof:
+    """Whether the canary's share is the new one: `LIKELIER` times as likely as under the old."""
+    wanted, was = (min(0.999, max(0.001, share)) for share in (case.weight or 0, case.weight_was))
+    for seen, own in ((case.seen, case.seen_bad), (case.late_seen, case.late_seen_bad)):
+        nats = own * log(wanted / was) + (seen - own) * log((1 - wanted) / (1 - was))
+        if seen >= ENOUGH and nats >= log(LIKELIER):
+            text = f"{case.version} served {own} of {seen} predictions since the receipt"
+            return Proof("verified", "traffic_moved", text)
+    if now_ms < receipt.finished_at + policy.verify_within.ms:
+        return Proof("waiting", "counting", f"{case.seen} predictions seen since the receipt")
+    text = (f"{case.version} served {case.seen_bad} of {case.seen} predictions since the receipt, "
+            f"where {case.weight or 0:.0%} was set")  # fmt: skip
+    return Proof("unverified", "no_traffic" if case.seen < ENOUGH else "still_serving", text)

@@ -44,7 +44,7 @@ def test_a_good_command_is_admitted() -> None:
         ({"expected": Expected(None, None, None)}, "H2 no_expectation refused"),
         ({"mode": "observe"}, "H11 observe refused"),
         ({"mode": "propose"}, "H11 propose refused"),
-        ({"action": "promote"}, "H11 promote refused"),
+        ({"action": "promote", "mode": "propose"}, "H11 propose refused"),
         ({"fence": 2}, "H4 fenced refused"),
         ({"expires_at": NOW + 1000}, "H5 expired expired"),
     ],

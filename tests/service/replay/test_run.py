@@ -273,3 +273,21 @@ def test_a_model_without_policy_is_counted_and_not_judged() -> None:
     assert (1, "inconclusive") == tuple(
         summary["models"]["other"]["versions"]["v41"][name] for name in ("predictions", "verdict")
     )
+
+
+def test_a_step_of_a_promotion_is_told_at_the_line_that_ended_its_bake() -> None:
+    """If this breaks, a backtest shows rollbacks only, or steps at lines that decided nothing."""
+    promote = "    promote: {steps: [0.2, 0.5], margin: 1.0, bake: 90s}\n"
+    policy = "policies:\n  - model: credit-risk\n    guards: [{signal: error_rate, max: 0.5}]\n"
+    lines = traffic(seconds=120, stable_fails=0.2, canary_fails=0.2)
+
+    result = replayed(packed(lines), policy + promote)
+
+    (command,) = result.of("command")
+    assert ("shift", 0.5, "v42", "v41") == (
+        command["action"], command["weight"], command["from_version"], command["to_version"],
+    )  # fmt: skip
+    baked_ms = START_MS + 90_000
+    first = next(number for number, line in enumerate(lines, 1)
+                 if line.get("served_at", line.get("observed_at", 0)) >= baked_ms)  # fmt: skip
+    assert first == command["line"]
