@@ -1,14 +1,16 @@
 """A partition of the real join and the real judge, delivered to as a bad day would.
 
 The shell of `ingest` takes windows from two logs in memory and says observations onto a third; the
-book of `watch` reads that. Either may lose all that it had in memory: `ingest` then opens what its
-disk and its last commit say (or, on another machine, builds it again from the log), the book what
-it last stored, and reads again from there, so that observations come twice.
+book of `watch` reads that. A power cut hits `ingest` in the middle of a window, when it has said
+what it had to say and stored nothing: it opens what its disk and its last commit know (or, on
+another machine, builds that again from the log) and says the same rows again. The book opens what
+it last stored and goes on from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -39,16 +41,25 @@ class Verdict(NamedTuple):
     fired_ms: int | None
 
 
+class PowerCut(Exception):
+    """The machine of `ingest` stops."""
+
+
 class Log:
     """The engine that `ingest` appends to: a list."""
 
     def __init__(self) -> None:
         self.said: list[bytes] = []
+        self.cut = False
+        """Whether the power goes once the next observations are on the log."""
 
     async def append(self, topic: str, messages: Sequence[Message]) -> None:
         """Keep observations; nobody reads the others here."""
         if topic == "observations":
             self.said += [message.value for message in messages]
+            if self.cut:
+                self.cut = False
+                raise PowerCut
 
     async def partitions(self, _topic: str) -> int:
         """One of each."""
@@ -73,8 +84,8 @@ class Delivery:
         self._stored: tuple[int, dict[str, bytes]] = (0, {})
         self._store()
         self.windows = 0
-        self.read_again = 0
-        """Observation messages that the book saw more than once."""
+        self.cuts = 0
+        """Windows in which the power was cut."""
 
     def _new_worker(self) -> IngestWorker:
         folder = self._folder / str(self._machine)
@@ -101,12 +112,15 @@ class Delivery:
     async def take(self, counts: dict[str, int], *, store: bool = True) -> None:
         """One window of both topics; then the book reads what was said, and may store itself."""
         await self._window(counts)
+        self._observe()
+        if store:
+            self._store()
+
+    def _observe(self) -> None:
         for value in self._log.said[self._read :]:
             observed = unpack(value)
             self._book.observe(observed, observed.watermark_ms)
         self._read = len(self._log.said)
-        if store:
-            self._store()
 
     def _store(self) -> None:
         keys = ["", *self._book.models]
@@ -126,15 +140,20 @@ class Delivery:
         self._committed.update(await self._worker.handle(0, batches))
         self.windows += 1
 
-    async def crash(self, *, other_machine: bool) -> None:
-        """Lose memory, and with `other_machine` also the disk; then go on."""
+    async def crash(self, counts: dict[str, int], *, other_machine: bool) -> None:
+        """Lose the power in a window, and with `other_machine` also the disk; then go on."""
+        self._log.cut = True
+        with contextlib.suppress(PowerCut):
+            await self._window(counts)
+            self._log.cut = False
+        self._observe()
+        self.cuts += 1
         await self._worker.revoke(0)
         self._machine += other_machine
         self._worker = self._new_worker()
         read, states = self._stored
         self._book = self._new_book()
         self._book.restore(states)
-        self.read_again += self._read - read
         self._read = read
         await self.open()
 

@@ -48,7 +48,7 @@ class Fault(NamedTuple):
     """Places by which an outcome may come too early or late."""
     window: int = 1_000
     crash_every: int = 0
-    """Windows between two losses of memory."""
+    """Windows between two power cuts."""
     new_machine: bool = False
 
 
@@ -57,8 +57,8 @@ FAULTS = (
     Fault("windows of 170 events", window=170),
     Fault("three in ten events sent twice", repeat=0.3),
     Fault("outcomes out of order by up to 400", disorder=400),
-    Fault("memory lost in every third window, read again", crash_every=3),
-    Fault("a new machine every fourth window, built again from the log", crash_every=4,
+    Fault("power cut in every third window, after saying and before storing", crash_every=3),
+    Fault("the same in every fourth window, and a new machine goes on", crash_every=4,
           new_machine=True),
     Fault("all of it", repeat=0.3, disorder=400, window=700, crash_every=3, new_machine=True),
 )  # fmt: skip
@@ -106,10 +106,11 @@ async def travel(folder: Path, fault: Fault, n: int, canary_error: float) -> Del
     await delivery.open()
     most = max(len(values) for values in logs.values())
     for number, _ in enumerate(range(0, most, fault.window), 1):
-        loses = fault.crash_every and number % fault.crash_every == 0
-        await delivery.take(dict.fromkeys(logs, fault.window), store=not loses)
-        if loses:
-            await delivery.crash(other_machine=fault.new_machine)
+        counts = dict.fromkeys(logs, fault.window)
+        if fault.crash_every and number % fault.crash_every == 0:
+            await delivery.crash(counts, other_machine=fault.new_machine)
+        else:
+            await delivery.take(counts, store=number % 2 == 0)
     await delivery.settle(3 * HORIZON_S)
     await delivery.close()
     return delivery
@@ -143,7 +144,7 @@ def _text(delivery: Delivery, same: bool, fault: Fault) -> str:
     said = f"alarm: {', '.join(fired)}" if fired else "no alarm"
     if fault is CLEAN:
         return f"{delivery.fingerprint()}, {said}"
-    again = f", {delivery.read_again} messages read twice" if delivery.read_again else ""
+    again = f", {delivery.cuts} cuts" if delivery.cuts else ""
     return f"{'every bit equal' if same else f'**{delivery.fingerprint()}**'}, {said}{again}"
 
 
