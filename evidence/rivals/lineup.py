@@ -10,6 +10,7 @@ Rivals cost up to a hundred times a row of ours, so they have fewer runs, and wi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from detectors.adwin import Adwin
@@ -37,26 +38,26 @@ class Rival(NamedTuple):
     quick: int
 
 
-def guard() -> RateGuard:
+def guard(limit: float = LIMIT) -> RateGuard:
     """The guard of these worlds, with the shipped defaults."""
-    return RateGuard(limit=LIMIT)
+    return RateGuard(limit=limit)
 
 
-def rate_rivals(ours: int, quick: int = 40) -> list[Rival]:
+def rate_rivals(ours: int, quick: int = 40, limit: float = LIMIT) -> list[Rival]:
     """All of them; `ours` is the number of runs of the shipped guard."""
     return [
-        Rival(OURS, shipped(guard), ours, quick),
+        Rival(OURS, shipped(partial(guard, limit)), ours, quick),
         Rival(ADWIN, shipped(Adwin), 200, 10),
         Rival(TUNED, shipped(lambda: Adwin(delta=TUNED_DELTA)), 200, 10),
         Rival("Page-Hinkley 50", shipped(PageHinkley), 200, 10),
         Rival("HDDM-A", of_river.hddm_a, 100, 4),
         Rival("DDM", of_river.ddm, 200, 20),
         Rival("EDDM", of_river.eddm, 200, 20),
-        Rival("Flagger, 5 checks", flagger(LIMIT), 1000, 40),
-        Rival("Argo, 3 of all", argo(LIMIT), 1000, 40),
-        Rival("Argo, bar at the limit", argo(LIMIT, headroom=1.0), 1000, 40),
-        Rival("z-test, peeked", peeked.one_sample(LIMIT), 1000, 40),
-        Rival("GrowthBook sequence", asymptotic.one_sample(LIMIT), 1000, 40),
-        Rival("plain e-process", ville(LIMIT), 400, 40),
+        Rival("Flagger, 5 checks", flagger(limit), 1000, 40),
+        Rival("Argo, 3 of all", argo(limit), 1000, 40),
+        Rival("Argo, bar at the limit", argo(limit, headroom=1.0), 1000, 40),
+        Rival("z-test, peeked", peeked.one_sample(limit), 1000, 40),
+        Rival("GrowthBook sequence", asymptotic.one_sample(limit), 1000, 40),
+        Rival("plain e-process", ville(limit), 400, 40),
         Rival("Dummy", of_river.dummy, 20, 5),
     ]

@@ -47,6 +47,14 @@ def _steps() -> list[Cell]:
     return cells
 
 
+def _published() -> list[Cell]:
+    return delays("S6", "The published stream of OPTWIN's comparison, .2 → .8 at row 1,000 (limit "
+                  ".23): rows from the change to the alarm", "→ .8",
+                  partial(coin_rows, n=1_999, rate=step(0.2, 0.8, 1_000, 1_999)),
+                  rate_rivals(400, 20, limit=0.23), 1_000,
+                  {OURS: (Promise("median", most=30), Promise("found", least=0.99))})  # fmt: skip
+
+
 def _gradual() -> list[Cell]:
     rising = ramp(0.015, 0.06, 20_000, 5_000, 32_000)
     stormy = bursts(0.015, 0.10, 10_000, 300, 40_000)
@@ -66,7 +74,7 @@ S6 = Scenario(
     "With river's delta ADWIN is sooner on a clean step after a long past, at jumps of three times "
     "and more by a factor of at most 1.6; set so that harmless change does not fire it, it is not. "
     "Our delay grows with the logarithm of the past; without restarts it grows with the past.",
-    cells=tuple(_steps()),
+    cells=(*_steps(), *_published()),
     ratios=tuple(Ratio("S6", table(past), jump(rate), ADWIN, 1.6)
                  for past in (2_000, 20_000) for rate in JUMPS[1:]),
 )  # fmt: skip
