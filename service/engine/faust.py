@@ -4,48 +4,44 @@ Why. Commands and receipts are a few an hour; what counts is that each is handle
 acknowledged, in order, and again after a crash. Faust's agents and leader give that with public
 parts. Its tables and its throughput are not used (docs/decisions, 0014).
 
-How. One Faust app per group, inside this process's loop, made anew when it crashes. An agent calls
-the handler until it returns, and only then acknowledges; when the partition is given away or the
-engine stops meanwhile, nothing more is acknowledged, so the message comes again. Offsets must
-follow each other (compacted topics apart): Faust commits past what it believes to be a gap, so at
-a gap the app is made anew, from what was committed.
+How. One Faust app per group, inside this process's loop, made anew when it crashes and when it does
+not take part any more (`faust_stuck.py`). An agent calls the handler until it returns, and only
+then acknowledges; when the partition is given away or the engine stops meanwhile, nothing more is
+acknowledged, so the message comes again. Offsets must follow each other (compacted topics apart):
+Faust commits past what it believes to be a gap, so at a gap the app is made anew, from what was
+committed. It is never made anew in the middle of a handler's call.
 
-The leader of a name is whoever owns partition 0 of `LEADER_TOPIC` in that name's group. Faust's own
-leader topic would have to be made at run time, which needs rights that nobody should have.
-
-Refused here: Faust's web server, tables, transactions, topic creation, signals and logging setup.
+Refused here: interrupting a handler that works for long; skipping a message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
 from functools import partial
 from typing import Any
 
-import aiokafka.errors
-import faust
-import structlog
-from faust.assignor.leader_assignor import LeaderAssignor
-from faust.auth import SASLCredentials, SSLCredentials
-from faust.exceptions import ConsumerNotStarted
-from faust.types import TP
 from prometheus_client import Gauge
 
 from service.clock import Clock
-from service.crash import crash_point
 from service.engine.base import TOPICS, Action, Each, Record
+from service.engine.faust_app import (
+    LEADER_TOPIC,
+    add_agent,
+    assignment,
+    build_app,
+    member_id,
+    stop_app,
+)
+from service.engine.faust_stuck import Doubts, Seen, Stuck, members, waiting
 from service.engine.kafka_client import Cluster
 from service.engine.retry import Retry, Stopped
 from service.telemetry import Metrics
 
-log = structlog.get_logger(__name__)
-
-LEADER_TOPIC = "holds"
-"""Exists in every installation, is small, and everybody may read it."""
-START_S, STOP_S, LOOK_S = 60.0, 10.0, 0.1
-COMMIT_EVERY_S = 0.5
+START_S, LOOK_S = 60.0, 0.1
+ASK_EVERY_SESSIONS = 0.5
+"""How often the cluster is asked what it knows of the group, in sessions."""
 
 
 class Gap(RuntimeError):
@@ -120,7 +116,15 @@ class Served:
         self._stopping = stopping
         self._session_s = session_s
         self._app: Any = None
-        self._gap: Gap | None = None
+        self._anew: Exception | None = None
+        """Why the app is to be made anew."""
+        self._doubts = Doubts(session_s)
+        self._said = Seen(assigned=False)
+        """What the cluster last said; its own words of the app are added at each look."""
+        self._at_work: Counter[str] = Counter()
+        """Handlers at work, by topic."""
+        self._worked: set[str] = set()
+        """Real names of topics that a handler worked on since the last look."""
         self._next: dict[Any, tuple[int, int]] = {}
         """Generation and next offset of each topic partition that delivered something."""
         self._since_s = clock.monotonic_s()
@@ -139,74 +143,77 @@ class Served:
                     return
 
     async def _serve(self, folder: str) -> None:
-        self._gap, self._next, self._since_s = None, {}, self._clock.monotonic_s()
+        self._anew, self._next, self._since_s = None, {}, self._clock.monotonic_s()
+        self._said = Seen(assigned=False)
+        self._doubts.begin()
         app = self._app = self._build(folder)
+        asking = asyncio.ensure_future(self._ask(app))
         try:
             await asyncio.wait_for(app.start(), START_S)
             self._retry.worked("app")
             while not self._stopping.is_set():
-                if self._gap:
-                    raise self._gap
                 if app.crashed:
                     raise app.crash_reason or RuntimeError("Faust crashed without a reason")
-                self._lag.set(self._lag_s(self._assignment()))
+                self._look()
+                self._lag.set(self._lag_s(assignment(app)))
                 await asyncio.sleep(LOOK_S)
         finally:
             self._app = None
-            try:
-                await asyncio.wait_for(app.stop(), STOP_S)
-            except (TimeoutError, aiokafka.errors.KafkaError) as fault:
-                log.warning("Faust did not stop in order", group=self._group, fault=str(fault))
+            asking.cancel()
+            await asyncio.wait((asking,))
+            await stop_app(app, self._group)
 
     def _build(self, folder: str) -> Any:
-        leading: dict[str, Any] = {"LeaderAssignor": _leader_of(self._cluster.real(LEADER_TOPIC))}
-        app = faust.App(
-            self._cluster.group(self._group),
-            **_broker_settings(self._cluster),
-            **(leading if self.leads else {}),
-            datadir=folder,
-            store="memory://",
-            loop=asyncio.get_running_loop(),
-            autodiscover=False,
-            web_enabled=False,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            stream_wait_empty=False,
-            producer_acks=-1,
-            consumer_auto_offset_reset="latest" if self.leads else "earliest",
-            broker_session_timeout=self._session_s,
-            broker_heartbeat_interval=self._session_s / 3,
-            broker_rebalance_timeout=self._session_s,
-            broker_commit_interval=COMMIT_EVERY_S,
-            # A handler may try again for hours; its partition stays with it all the same.
-            broker_max_poll_interval=86_400.0,
-            stream_processing_timeout=86_400.0,
-        )
+        app = build_app(self._cluster, self._group, folder, self._session_s, bool(self.leads))
         for topic, handler in self.handlers.items():
-            self._add_agent(app, topic, partial(self._handle, app, handler))
+            add_agent(app, self._cluster, topic, partial(self._handle, app, handler))
         if self.leads:
-            self._add_agent(app, LEADER_TOPIC, _ignore)
+            add_agent(app, self._cluster, LEADER_TOPIC, _ignore)
         for name, every_s, action in self.leads:
             app.timer(every_s, on_leader=True, name=name)(partial(self._lead, name, action))
         return app
 
-    def _add_agent(self, app: Any, topic: str, take: Callable[..., Any]) -> None:
-        raw = {"key_type": bytes, "value_type": bytes,
-               "key_serializer": "raw", "value_serializer": "raw"}  # fmt: skip
-        channel = app.topic(self._cluster.real(topic), allow_empty=True, **raw)
+    # -- whether it takes part -------------------------------------------------------------------
 
-        async def agent(stream: Any) -> None:
-            async for event in stream.noack().events():
-                if await take(topic, event):
-                    event.ack()
-                    crash_point("K11")
+    def _look(self) -> None:
+        """Raise what makes the app be made anew, once no handler is at work."""
+        busy = self._worked | {self._cluster.real(t) for t, n in self._at_work.items() if n}
+        self._worked = set()
+        seen = self._said._replace(assigned=assignment(self._app) is not None, busy=frozenset(busy))
+        wrong = self._doubts.look(seen, self._clock.monotonic_s(), self._clock.now_ms() / 1000)
+        if wrong and not self._anew:
+            self._anew = Stuck(f"group {self._group}: {wrong}; its Faust app is made anew")
+        if self._anew and not self._at_work.total():
+            raise self._anew
 
-        app.agent(channel, concurrency=1, name=topic)(agent)
+    async def _ask(self, app: Any) -> None:
+        """Keep asking the cluster what it knows of the group."""
+        while True:
+            await asyncio.sleep(ASK_EVERY_SESSIONS * self._session_s)
+            try:
+                self._said = await self._ask_once(app)
+            except Exception as fault:
+                self._said = Seen(assigned=False)
+                self._retry.failed("asking the cluster", fault)
+            else:
+                self._retry.worked("asking the cluster")
+
+    async def _ask_once(self, app: Any) -> Seen:
+        parts = assignment(app)
+        if parts is None:
+            return Seen(assigned=False)
+        found = await members(self._cluster, self._group)
+        member = None if found is None else member_id(app) in found
+        handled = list(parts) if self.handlers else []
+        left = await waiting(self._cluster, self._group, handled)
+        return Seen(assigned=True, member=member, waiting=left)
+
+    # -- handling --------------------------------------------------------------------------------
 
     async def _handle(self, app: Any, handler: Each, topic: str, event: Any) -> bool:
         """Call the handler until it returns; False when the message is not ours any more."""
         message = event.message
-        if self._gap or self._is_gap(topic, message):
+        if self._anew or self._is_gap(topic, message):
             return False
         record = Record(
             topic,
@@ -217,7 +224,15 @@ class Served:
             message.value or b"",
             tuple(message.headers or ()),
         )
-        while message.generation_id == app.consumer_generation_id:
+        self._at_work[topic] += 1
+        try:
+            return await self._insist(app, handler, record, message)
+        finally:
+            self._at_work[topic] -= 1
+            self._worked.add(message.topic)
+
+    async def _insist(self, app: Any, handler: Each, record: Record, message: Any) -> bool:
+        while message.generation_id == app.consumer_generation_id and not self._anew:
             if self._stopping.is_set() or app.should_stop:
                 break
             try:
@@ -239,7 +254,7 @@ class Served:
         compacted = TOPICS.get(topic, {}).get("cleanup") == "compact"
         if compacted or generation != message.generation_id or message.offset == expected:
             return False
-        self._gap = Gap(f"{message.tp}: expected offset {expected}, got {message.offset}")
+        self._anew = Gap(f"{message.tp}: expected offset {expected}, got {message.offset}")
         return True
 
     async def _lead(self, name: str, action: Action) -> None:
@@ -256,22 +271,13 @@ class Served:
 
     def health(self) -> dict[str, Any]:
         """Whether this process takes part, and how far it is behind."""
-        parts = self._assignment()
+        parts = assignment(self._app)
         return {
             "owned": parts is not None,
             "partitions": sorted({part.partition for part in parts or ()}),
             "lag_s": self._lag_s(parts),
             "failing": self._retry.failing,
         }
-
-    def _assignment(self) -> Any:
-        app = self._app
-        if app is None or not app.started or app.rebalancing or app.unassigned is None:
-            return None
-        try:
-            return app.consumer.assignment()
-        except ConsumerNotStarted:
-            return None
 
     def _lag_s(self, parts: Any) -> float:
         if parts is None:
@@ -291,36 +297,3 @@ class Served:
 
 async def _ignore(topic: str, event: Any) -> bool:
     return True
-
-
-def _leader_of(topic: str) -> type:
-    class OwnerOfPartition0(LeaderAssignor):
-        async def on_start(self) -> None:
-            """Nothing to make: the agent's topic is what members share."""
-
-        def is_leader(self) -> bool:
-            try:
-                return TP(topic, 0) in self.app.consumer.assignment()
-            except ConsumerNotStarted:
-                return False
-
-    return OwnerOfPartition0
-
-
-def _broker_settings(cluster: Cluster) -> Mapping[str, Any]:
-    settings = cluster.settings
-    context = settings.get("ssl_context")
-    made: dict[str, Any] = {
-        "broker": [f"kafka://{host.strip()}" for host in cluster.bootstrap.split(",")],
-        "broker_client_id": settings["client_id"],
-    }
-    if settings["security_protocol"].startswith("SASL_"):
-        made["broker_credentials"] = SASLCredentials(
-            mechanism=settings["sasl_mechanism"],
-            username=settings.get("sasl_plain_username"),
-            password=settings.get("sasl_plain_password"),
-            ssl_context=context,
-        )
-    elif context is not None:
-        made["broker_credentials"] = SSLCredentials(context)
-    return made

@@ -203,6 +203,16 @@ class Cluster:
             part: position(at.offset, at.metadata) for part, at in offsets.items() if at.offset >= 0
         }
 
+    async def group_members(self, group: str) -> Sequence[Any]:
+        """Ask the coordinator to describe a group: aiokafka's own replies.
+
+        One group only: aiokafka reads an answer about several as if it were of an older version.
+        """
+        replies: Sequence[Any] = await self._retry(
+            lambda: self._admin.describe_consumer_groups([self.group(group)])
+        )
+        return replies
+
     async def ask_leader(self, part: TopicPartition, request: Any) -> Any:
         """Send a request to the broker that leads a topic partition."""
         await self._client.add_topic(part.topic)
