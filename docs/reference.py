@@ -34,6 +34,7 @@ matches holds. A **guard** is one signal with one limit:
 | `max`, `min` on a rate | the share of all rows ever may not lie beyond it | spending Shiryaev-Roberts test (`rate`), stable and canary alike |
 | `max` with `quantile` | that quantile of a value may not lie above it | the same test on exceedances (`quantile`) |
 | `max_increase` on a rate | the canary's rate may be at most so much above the concurrent stable's, relative | conditional test (`canary`) |
+| `max_decrease` on `traffic_share` | the canary's share may lie at most so far below its weight, relative | conditional test, arms exchanged |
 | `max_increase` with `quantile` | the canary's quantile may be at most so much above the concurrent stable's | `quantile_canary` |
 | `detector` | a river detector: a drift warning, without a false-alarm guarantee | that detector |
 | `query` with `max` or `min` | the polled value, now; no evidence, no guarantee | comparison |

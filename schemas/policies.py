@@ -57,6 +57,10 @@ NEEDS_MEAN_GUARD = frozenset({"brier", "absolute_error", "cost"})
 """Signals whose mean is judged; it needs a highest loss that counts (`cap`)."""
 
 
+LIMITS = ("max", "min", "max_increase", "max_decrease")
+"""Ways to write a limit; a guard has exactly one."""
+
+
 class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One guard: a detector on one signal, with its limit."""
 
@@ -70,6 +74,9 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Lowest value that is accepted."""
     max_increase: float | None = None
     """Accepted relative increase against the concurrent stable: 0.15 is 15 % above."""
+    max_decrease: float | None = None
+    """For `traffic_share`: how far, relative, the canary's share may lie below its weight; 0.5 is
+    half of it."""
     quantile: float | None = None
     """For signals that are values: which quantile the limit binds, in (0, 1)."""
     cap: float | None = None
@@ -124,7 +131,7 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             parts.append(f"p{self.quantile * 100:g}")
         if self.detector:
             parts.append(self.detector)
-        for word in ("max", "min", "max_increase"):
+        for word in ("max", "min", "max_increase", "max_decrease"):
             if (limit := getattr(self, word)) is not None:
                 parts.append(f"{word}={limit:g}")
         if self.segment is not None:
@@ -182,7 +189,8 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     roles: Literal["declared", "inferred"] = "declared"
     """`inferred` permits acting when no rollout event names stable and canary."""
     votes: Literal["prediction", "unit"] = "prediction"
-    """`unit`: predictions of one unit within `unit_window` are one vote."""
+    """`unit`: predictions of one unit (a user or session) within `unit_window` are one vote, their
+    mean loss. Without it, requests that fail together count as independent witnesses."""
     unit_window: Duration = Duration(1800)
     """Event time within which a unit has one vote."""
     max_decision_age: Duration = Duration(300)
@@ -243,7 +251,7 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
         if policy.min_rows < 1:
             yield f"{path}.min_rows: found {policy.min_rows}, expected 1 or more"
         if policy.votes == "unit":
-            yield f"{path}.votes: found 'unit', which is not counted yet; expected prediction"
+            yield from _faults_of_units(policy, path)
         if policy.promote is not None:
             yield from _faults_of_promote(policy.promote, f"{path}.promote")
         names: list[str] = []
@@ -253,6 +261,21 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             if guard.label in names and not faults:
                 yield f"{path}.guards[{j}].name: found a second {guard.label!r}, expected another"
             names.append(guard.label)
+
+
+def _faults_of_units(policy: Policy, path: str) -> Iterator[str]:
+    late = any(guard.signal in NEEDS_LABELS for guard in policy.guards)
+    if policy.labels != "matured" and late:
+        yield (
+            f"{path}.labels: found {policy.labels!r} with votes: unit, expected matured, because a "
+            "unit's mean loss is known once all its labels had their time"
+        )
+    for j, guard in enumerate(policy.guards):
+        if guard.quantile is not None and guard.max_increase is not None:
+            yield (
+                f"{path}.guards[{j}].max_increase: found it with a quantile and votes: unit, "
+                "expected max, because the stable's bar is made of predictions"
+            )
 
 
 def _faults_of_promote(promote: Promote, path: str) -> Iterator[str]:
@@ -270,10 +293,11 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
         known = ", ".join(SIGNALS)
         yield f"{path}.signal: found {signal!r}, expected one of {known} or feature:NAME"
         return
-    limits = [word for word in ("max", "min", "max_increase") if getattr(guard, word) is not None]
+    limits = [word for word in LIMITS if getattr(guard, word) is not None]
     if guard.detector is None and len(limits) != 1:
         found = " and ".join(limits) or "no limit"
-        yield f"{path}: found {found}, expected exactly one of max, min, max_increase"
+        expected = ", ".join(LIMITS if signal == "traffic_share" else LIMITS[:3])
+        yield f"{path}: found {found}, expected exactly one of {expected}"
     if guard.detector is not None and limits:
         yield f"{path}.detector: found a detector and {limits[0]}, expected one of the two"
     if signal in NEEDS_POSITIVE and policy.positive is None:
@@ -331,13 +355,17 @@ def _faults_of_mean(guard: GuardSpec, path: str) -> Iterator[str]:
 
 def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:
     signal = guard.signal
-    for word in ("max", "min", "max_increase", "quantile", "cap"):
+    for word in (*LIMITS, "quantile", "cap"):
         if (number := getattr(guard, word)) is not None and not isfinite(number):
             yield f"{path}.{word}: found {number:g}, expected a finite number"
             return
     if guard.cap is not None and (signal not in NEEDS_MEAN_GUARD or guard.detector is not None):
         known = ", ".join(sorted(NEEDS_MEAN_GUARD))
         yield f"{path}.cap: found it on {signal!r}, expected it only with a max on {known}"
+    if guard.max_decrease is not None and signal != "traffic_share":
+        yield f"{path}.max_decrease: found it on {signal!r}, expected it only on 'traffic_share'"
+    elif guard.max_decrease is not None and not 0 < guard.max_decrease < 1:
+        yield f"{path}.max_decrease: found {guard.max_decrease:g}, expected a share in (0, 1)"
     if guard.quantile is not None and not 0 < guard.quantile < 1:
         yield f"{path}.quantile: found {guard.quantile:g}, expected a share in (0, 1)"
     if guard.max_increase is not None and guard.max_increase <= 0:
