@@ -18,6 +18,7 @@ from schemas.policies import Policy
 from schemas.verdicts import GuardVerdict, Verdict
 from service.watch import ledger, verify
 from service.watch.decide import Judged, sentence_of
+from service.watch.promote import span
 from service.watch.rules import REFUSALS, Facts, refusal
 from service.watch.state import Case, Model
 
@@ -244,6 +245,34 @@ def verify_cases(model: Model, policy: Policy) -> list[Said]:
             text = (f"{case.version} is not proven out of traffic after {case.hop} tries. "
                     "A person is needed.")  # fmt: skip
             said.append(progress(case, model, "paged", proof.reason, text, cause))
+    return said
+
+
+def returned(model: Model, policy: Policy) -> list[Said]:
+    """Say once that a version serves again which was rolled back a short while ago.
+
+    It is said on the incident by which it was: that is where the evidence is. It is not taken out
+    on sight, because somebody put it there and only evidence acts.
+    """
+    plan = model.plan
+    said: list[Said] = []
+    for name in filter(None, (plan.canary, plan.stable)) if plan is not None else ():
+        if plan is None or name in plan.warned or not ledger.quarantined(model, name, policy):
+            continue
+        since_ms, incident = model.quarantine[name]
+        if plan.at_ms <= since_ms:
+            continue  # it is still on its way out
+        plan.warned = [*plan.warned, name]
+        role = "canary" if name == plan.canary else "stable"
+        text = (f"{name} is {role} again, although it was rolled back "
+                f"{span(plan.at_ms - since_ms)} before. It is judged like any other, and it is "
+                f"neither promoted nor returned to for {span(policy.quarantine.ms)}.")  # fmt: skip
+        told = ids.derive("progress", incident, "escalated", "quarantined", plan.rollout_id)
+        said.append(Progress(
+            progress_id=told,
+            incident_id=incident, model=model.name, kind="escalated", reason="quarantined",
+            text=text, at=model.now_ms, evidence={"version": name},
+        ))  # fmt: skip
     return said
 
 

@@ -93,7 +93,7 @@ def _case(
     weight = next_weight(plan.weight or 0.0, promote.steps)
     base = before.hop if before is not None else 0
     canary = plan.canary or ""
-    held = _span(model.now_ms - plan.steps[-1][0])
+    held = span(model.now_ms - plan.steps[-1][0])
     goal = f"{weight:.0%} of traffic" if weight < 1 else "promotion to stable"
     return Case(
         incident, canary, plan.stable, plan.rollout_id, plan.steps[-1][0], kind="promotion",
@@ -141,13 +141,13 @@ def outlook(model: Model, policy: Policy) -> str:
     weight = next_weight(plan.weight, promote.steps)
     goal = f"Next is {weight:.0%} of traffic" if weight < 1 else "Next is promotion to stable"
     left_ms = waits_ms(model, promote)
-    return f"{goal}, in {_span(left_ms)}." if left_ms else f"{goal}; it is due."
+    return f"{goal}, in {span(left_ms)}." if left_ms else f"{goal}; it is due."
 
 
-def _span(span_ms: int) -> str:
+def span(span_ms: int) -> str:
     """A length of time for people.
 
-    >>> _span(45_000), _span(5_400_000), _span(200_000_000)
+    >>> span(45_000), span(5_400_000), span(200_000_000)
     ('45 s', '90 min', '56 h')
     """
     seconds = span_ms / 1000

@@ -36,6 +36,8 @@ class Plan(Struct):
     source: str | None = None
     steps: list[tuple[int, float]] = []
     """The canary's weight over time: (from, weight), oldest first, of this rollout."""
+    warned: list[str] = []
+    """Quarantined versions among these two that people were told of."""
 
 
 class Version(Struct):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from detectors.stable_watch import StableWatch
 from schemas.commands import Command
 from schemas.durations import Duration
-from schemas.facts import Breach
+from schemas.facts import Breach, Progress
 from schemas.observations import Observations
-from schemas.policies import GuardSpec, Policy
+from schemas.policies import GuardSpec, Policy, Promote
 from schemas.verdicts import Verdict
 from service.watch import ledger
 from service.watch.order import Said
@@ -286,3 +286,42 @@ def test_a_restart_after_a_promotion_changes_nothing() -> None:
     facts = [[f for f in part if not isinstance(f, Verdict)] for part in (expected, said)]
     assert facts[0] == facts[1]
     assert ["breach", "rollback"] == kinds(said)
+
+
+def test_a_version_that_was_rolled_back_and_comes_again_is_told_loudly_and_not_promoted() -> None:
+    """If this breaks, a pipeline redeploys the bad version overnight and nobody notices."""
+    promote = Promote(steps=[0.1, 1.0], margin=5.0, bake=Duration(60))
+    policy = a_policy(promote=promote, cooldown=Duration(0))
+    book, traffic = a_book(policy), Traffic()
+    book.roll_out(a_rollout(), START_MS)
+    play(book, [traffic.second(WORSE) for _ in range(30)])
+    book.receive(a_receipt(book, traffic.now_ms))
+    (incident,) = book.models["credit-risk"].cases
+    book.roll_out(a_rollout(traffic.now_ms, canary=None, weight=None), traffic.now_ms)
+    play(book, paced(traffic, 20, HEALTHY, share=0.0))
+
+    book.roll_out(a_rollout(traffic.now_ms), traffic.now_ms)
+    said = play(book, paced(traffic, 200, HEALTHY, share=0.1))
+
+    assert ["escalated:quarantined", "proven:promote", "withheld:quarantined"] == kinds(said)[:3]
+    assert not commands(said)
+    (told,) = [f for f in said if isinstance(f, Progress) and f.kind == "escalated"]
+    assert incident == told.incident_id
+    assert "v42 is canary again, although it was rolled back 17 min before." in told.text
+
+
+def test_after_its_quarantine_a_version_is_promoted_like_any_other() -> None:
+    """If this breaks, a version that was mended under its name is never trusted again."""
+    promote = Promote(steps=[0.1, 1.0], margin=5.0, bake=Duration(60))
+    policy = a_policy(promote=promote, quarantine=Duration(600))
+    book, traffic = a_book(policy), Traffic()
+    book.roll_out(a_rollout(), START_MS)
+    play(book, [traffic.second(WORSE) for _ in range(30)])
+    book.receive(a_receipt(book, traffic.now_ms))
+    book.roll_out(a_rollout(traffic.now_ms, canary=None, weight=None), traffic.now_ms)
+    play(book, paced(traffic, 20, HEALTHY, share=0.0))
+
+    book.roll_out(a_rollout(traffic.now_ms), traffic.now_ms)
+    said = play(book, paced(traffic, 200, HEALTHY, share=0.1))
+
+    assert ["proven:promote", "promote"] == kinds(said)
