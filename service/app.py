@@ -246,7 +246,7 @@ def _serve_http(parts: Parts, api: bool, listen: str | None) -> str:
 
     site = Site(parts.engine, parts.clock, parts.metrics, parts.config.http)
     stores = Stores(IncidentLog(parts.database), HoldStore(parts.database),
-                    CheckpointStore(parts.database))  # fmt: skip
+                    CheckpointStore(parts.database), VerdictHistory(parts.database))  # fmt: skip
     worker = WebWorker(create_app(site, stores if api else None), parts.config.http, listen)
     bound = worker.bind()
     parts.jobs.append(worker.run)

@@ -7,11 +7,10 @@ is taken for an id.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich import box
 from rich.markup import escape
@@ -21,7 +20,6 @@ from typer.core import TyperGroup
 from schemas.chain import Walked, walk
 from schemas.incidents import Incident
 from schemas.times import to_text
-from schemas.verdicts import Verdict
 from service.anchors import TOPIC, Checked, from_lines, from_topic
 from service.cli.base import (
     DEFAULT_CONFIG,
@@ -35,10 +33,7 @@ from service.cli.base import (
 )
 from service.config import Config
 from service.engine.base import Record
-from service.report.facts import harm_of, spans_of
-from service.report.html import to_html
-from service.report.markdown import to_markdown
-from service.report.story import report_of
+from service.report.forms import WRITERS, told
 from service.signing import Verifier
 from service.storage.database import open_database
 from service.storage.history import VerdictHistory
@@ -181,10 +176,6 @@ async def _records(config: Config) -> Sequence[Record]:
         return await parts.engine.read(TOPIC)
 
 
-HISTORY_MS = 6 * 3600 * 1000
-"""How far before and after an incident its report looks."""
-
-
 @group.command()
 def report(
     incident: Annotated[str, typer.Argument(metavar="ID", help="Or a beginning only it has.")],
@@ -192,32 +183,17 @@ def report(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Write the post-mortem of an incident."""
-    if file.suffix not in WRITERS:
+    form = file.suffix.removeprefix(".")
+    if form not in WRITERS:
         raise typer.BadParameter(
             f"found {file.name!r}, expected a name ending in .html, .md, .json"
         )
     database = open_database(settings(config).storage_url)
     try:
-        one = IncidentLog(database).incident(incident)
-        if one is None:
-            raise Failure(f"no incident begins with {incident}; `rollbackd incidents` lists them.")
-        first, last = one.opened_at - HISTORY_MS, one.updated_at + HISTORY_MS
-        history = VerdictHistory(database).between(one.model, first, last)
+        found = told(IncidentLog(database), VerdictHistory(database), incident)
     finally:
         database.dispose()
-    file.write_text(WRITERS[file.suffix](one, history), encoding="utf-8")
+    if found is None:
+        raise Failure(f"no incident begins with {incident}; `rollbackd incidents` lists them.")
+    file.write_text(WRITERS[form](*found), encoding="utf-8")
     out.print(f"Wrote {file}.", markup=False, highlight=False)
-
-
-def _as_json(incident: Incident, history: Sequence[Verdict]) -> str:
-    told = {"incident": incident, "spans_ms": spans_of(incident, history)._asdict(),
-            "harm": harm._asdict() if (harm := harm_of(incident, history)) else None,
-            "history": history}  # fmt: skip
-    return msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n"
-
-
-WRITERS: dict[str, Callable[[Incident, Sequence[Verdict]], str]] = {
-    ".html": lambda incident, history: to_html(report_of(incident, history)),
-    ".md": lambda incident, history: to_markdown(report_of(incident, history)),
-    ".json": _as_json,
-}

@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from service.engine.base import EngineFault
 from service.web.auth import HEADERS, fault_of_origin, need
+from service.web.curves import drawing
 from service.web.events import EventsIntake
 from service.web.feed import Feed
 from service.web.operate import operating
@@ -38,6 +39,9 @@ READY_LAG_S = 10.0
 PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/model.js": ("model.js", "text/javascript; charset=utf-8"),
+    "/vendor/uPlot.iife.min.js": ("vendor/uPlot.iife.min.js", "text/javascript; charset=utf-8"),
+    "/vendor/uPlot.min.css": ("vendor/uPlot.min.css", "text/css; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -61,6 +65,7 @@ def create_app(site: Site, stores: Stores | None = None) -> FastAPI:
         app.state.feed = feed
         _add_events(app, site)
         app.include_router(reading(site, stores, feed))
+        app.include_router(drawing(site, stores))
         app.include_router(operating(site, stores))
         _add_pages(app)
     return app

@@ -14,6 +14,7 @@ from service.clock import Clock
 from service.config import HttpSettings
 from service.engine.base import Engine
 from service.storage.checkpoints import CheckpointStore
+from service.storage.history import VerdictHistory
 from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.telemetry import Metrics
@@ -39,6 +40,7 @@ class Stores(NamedTuple):
     log: IncidentLog
     holds: HoldStore
     checkpoints: CheckpointStore
+    history: VerdictHistory
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

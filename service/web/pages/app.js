@@ -123,8 +123,10 @@ function trafficCell(model, one) {
 function modelCell(model, rows) {
   const held = holds.find((hold) => hold.model === model.model);
   const roles = model.roles === "inferred" ? "roles inferred from traffic" : null;
+  const open = el("button", { type: "button", title: "over time", textContent: model.model });
+  open.addEventListener("click", () => { location.hash = "model=" + encodeURIComponent(model.model); });
   return el("th", { className: "model", scope: "rowgroup", rowspan: rows },
-    model.model,
+    open,
     model.watermark ? el("small", {}, moment(model.watermark, "last event ")) : null,
     roles ? el("small", { textContent: roles }) : null,
     held ? chip("held", "wait") : null);
@@ -315,6 +317,20 @@ function pendingCommand(incident) {
   return proposed ? proposed.data.command_id : null;
 }
 
+// By fetch, since a link cannot send a token.
+function reportButton(incident) {
+  const button = el("button", { type: "button", className: "quiet", textContent: "Save the post-mortem" });
+  button.addEventListener("click", async () => {
+    const headers = token ? { Authorization: "Bearer " + token } : {};
+    const reply = await fetch(`/v1/incidents/${incident.incident_id}/report`, { headers });
+    if (!reply.ok) return;
+    const address = URL.createObjectURL(await reply.blob());
+    el("a", { href: address, download: `incident-${incident.incident_id.slice(0, 12)}.html` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  });
+  return button;
+}
+
 function renderDetail(incident) {
   const guards = guardsOf(incident);
   const pending = pendingCommand(incident);
@@ -328,7 +344,8 @@ function renderDetail(incident) {
     guards.length ? guardTable(guards) : null,
     el("h3", { textContent: "What happened" }),
     el("ol", { className: "timeline" }, ...incident.entries.map(timelineRow)),
-    el("p", { className: "soft" }, "Incident ", el("code", { textContent: incident.incident_id })),
+    el("p", { className: "soft" }, "Incident ", el("code", { textContent: incident.incident_id }), " ",
+      reportButton(incident)),
   ].filter(Boolean));
 }
 
@@ -366,6 +383,7 @@ function setLive(state, text) {
 function take(kind, value) {
   if (kind === "model") {
     models.set(value.model, value);
+    modelMoved(value.model);
   } else if (kind === "incident") {
     incidents.set(value.incident_id, value);
     if (shownIncident && value.incident_id.startsWith(shownIncident)) showIncident();
@@ -380,7 +398,10 @@ async function poll() {
     const [fleet, log, held] = await Promise.all(
       [get("/v1/models"), get("/v1/incidents"), get("/v1/holds")]);
     models.clear();
-    for (const model of fleet.models) models.set(model.model, model);
+    for (const model of fleet.models) {
+      models.set(model.model, model);
+      modelMoved(model.model);
+    }
     for (const incident of log.incidents) {
       const known = incidents.get(incident.incident_id);
       if (!known || known.updated_at !== incident.updated_at) take("incident", incident);
@@ -459,5 +480,8 @@ async function begin() {
   else listen();
 }
 
-begin();
-showIncident();
+// After model.js, which this calls.
+addEventListener("DOMContentLoaded", () => {
+  begin();
+  showIncident();
+});

@@ -21,6 +21,7 @@ from service.record.ledger import (
     entry_of_receipt,
 )
 from service.storage.checkpoints import CheckpointStore
+from service.storage.history import VerdictHistory
 from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
 from service.telemetry import Metrics
@@ -175,7 +176,8 @@ def store_views(stores: Stores, views: list[dict[str, Any]]) -> None:
 
 
 def the_stores(database: sa.Engine) -> Stores:
-    return Stores(IncidentLog(database), HoldStore(database), CheckpointStore(database))
+    return Stores(IncidentLog(database), HoldStore(database), CheckpointStore(database),
+                  VerdictHistory(database))  # fmt: skip
 
 
 @asynccontextmanager
