@@ -265,10 +265,10 @@ async def test_bulk_ticks_when_nothing_comes(bench: EngineBench) -> None:
     async with running(engine):
         await wait_until_async(lambda: taker.ticks >= bench.partitions, bench.settle_s + 2)
         started, before = time.monotonic(), taker.ticks
-        await wait_until_async(lambda: taker.ticks >= before + 2 * bench.partitions, 4)
+        await wait_until_async(lambda: taker.ticks >= before + 2 * bench.partitions, 12)
         took_s = time.monotonic() - started
 
-    assert 1.0 < took_s < 3.5
+    assert 1.0 < took_s < 10.0  # two ticks, on a machine that is busy with something else
 
 
 # --- keyed
@@ -447,7 +447,7 @@ async def test_a_stop_is_quick_and_leaves_nothing_to_repeat(bench: EngineBench) 
     await serving
     took_s = time.monotonic() - started
 
-    assert took_s < 2.0
+    assert took_s < 5.0  # about a tenth of a second; a time-out that strikes takes ten
     assert {key: sum(range(33)) for key in KEYS} == sums(bench)
     again = Taker()
     engine = await bench.engine()

@@ -22,7 +22,8 @@ async def test_kills_lose_nothing_and_count_nothing_twice(
 
     print(f"{bench.name}: {survived}")
     assert 10 == survived.kills
-    assert survived.takeovers_s[-1] <= bench.takeover_s
+    assert survived.median_s <= bench.takeover_s
+    assert survived.takeovers_s[-1] <= bench.takeover_max_s
 
 
 @pytest.mark.parametrize(("point", "passage"), POINTS)
@@ -33,4 +34,4 @@ async def test_a_kill_around_a_commit_changes_nothing(
     survived = await crash_under_load(bench, tmp_path, point, passage)
 
     print(f"{bench.name} {point}:{passage}: {survived}")
-    assert survived.takeovers_s[-1] <= bench.takeover_s
+    assert survived.takeovers_s[-1] <= bench.takeover_max_s

