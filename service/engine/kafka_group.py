@@ -356,6 +356,8 @@ class Group:
         share.opened, share.kept, share.behind = False, {}, []
         try:
             await self._worker.close(share, lost)
+        except Fenced:
+            return  # it said so itself, and what it was to store is its successor's by now
         except Exception as fault:
             self.retry.failed(f"closing partition {share.partition}", fault)
 
