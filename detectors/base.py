@@ -55,6 +55,10 @@ class Rows(NamedTuple):
     """Paired guards: True where the row is of the version under judgement, False: stable."""
     weight: F64 | None = None
     """Paired guards: the canary's assigned probability when the row was served; NaN: unknown."""
+    stable_loss: F64 | None = None
+    """Votes of units with rows in both arms: the stable's part of the vote, beside `loss`."""
+    canary_part: F64 | None = None
+    """Votes of units: share of the unit's rows that were the canary's; None: 1 or 0, by arm."""
 
 
 class Reading(Struct, frozen=True):

@@ -39,13 +39,13 @@ def log_e_of_rate(bad: float, n: int, rate: float) -> float:
     return _log_mixed(bad, n) - bad * log(rate) - (n - bad) * log1p(-rate)
 
 
-def _log_mixed(bad: float, n: int) -> float:
+def _log_mixed(bad: float, n: float) -> float:
     """The part of the evidence that no rate enters."""
     mixed = lgamma(PRIOR + bad) + lgamma(PRIOR + (n - bad)) - lgamma(2 * PRIOR + n)
     return mixed - _NONE_MIXED
 
 
-def rate_bounds(bad: float, n: int, alpha: float) -> tuple[float, float]:
+def rate_bounds(bad: float, n: float, alpha: float) -> tuple[float, float]:
     """Lowest and highest rate that stand after `bad` of `n` rows; (0, 1) before any.
 
     `bad` may be a sum of losses in [0, 1]: the mixture is an e-value for those too.
@@ -76,7 +76,7 @@ def _last_refuted(refuted: Callable[[float], bool], outer: float, inner: float) 
     return outer
 
 
-def rate_interval(bad: float, n: int, alpha: float) -> Interval:
+def rate_interval(bad: float, n: float, alpha: float) -> Interval:
     """A rate with its bounds; nothing before the first row."""
     if n == 0:
         return Interval()
@@ -84,7 +84,7 @@ def rate_interval(bad: float, n: int, alpha: float) -> Interval:
     return Interval(estimate=bad / n, lower=lower, upper=upper)
 
 
-def steady_ratio(canary_bad: int, bad: int, share: float, alpha: float) -> Interval:
+def steady_ratio(canary_bad: float, bad: float, share: float, alpha: float) -> Interval:
     """Rate ratio canary/stable from `bad` bad rows, all served at one canary share in (0, 1).
 
     >>> ratio = steady_ratio(canary_bad=60, bad=300, share=0.1, alpha=0.01)

@@ -155,6 +155,15 @@ class Promote(Struct, frozen=True, forbid_unknown_fields=True):
     limit failed and nothing is unknown, which is faster and exposes more."""
 
 
+class Budget(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often something may be done by itself."""
+
+    rollbacks: int = 2
+    """Automatic rollbacks; more are refused, and a person is called."""
+    per: Duration = Duration(86_400)
+    """Within so much wall time."""
+
+
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is promised and permitted for one model, or for all that a glob names."""
 
@@ -174,6 +183,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Chance of ever rolling back a healthy version, shared by the guards, in (0, 0.5)."""
     guards: list[GuardSpec] = []
     promote: Promote | None = None
+    budget: Budget = Budget()
+    """Automatic rollbacks of this model. Once refused by it, no other follows until all of them are
+    that long ago: the breaker against a version that turns bad and well and bad again."""
     cooldown: Duration = Duration(6 * 3600)
     """After a rollback, how long no other automatic one of this model may follow (wall time)."""
     quarantine: Duration = Duration(24 * 3600)
@@ -246,6 +258,10 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
         for name in _NEVER_ZERO:
             if getattr(policy, name) <= 0:
                 yield f"{path}.{name}: found 0 s, expected a duration above 0"
+        if policy.budget.rollbacks < 1:
+            yield f"{path}.budget.rollbacks: found {policy.budget.rollbacks}, expected 1 or more"
+        if policy.budget.per <= 0:
+            yield f"{path}.budget.per: found 0 s, expected a duration above 0"
         if policy.retries < 0:
             yield f"{path}.retries: found {policy.retries}, expected 0 or more"
         if policy.min_rows < 1:

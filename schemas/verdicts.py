@@ -63,6 +63,8 @@ class GuardVerdict(Struct, frozen=True, omit_defaults=False):
     """The guard of the policy that this is a part of, where it watches slices apart."""
     slice: str = ""
     """The slice that was judged, as `country=DE`; empty: all rows together."""
+    votes: str = "prediction"
+    """What `n` counts: `prediction`; `unit`, each with one vote; `pair`, those that differ."""
     slices: int = 0
     """Of all rows together: how many slices are judged besides. A verdict lists the worst."""
     beyond: int = 0

@@ -97,6 +97,11 @@ def _notes(config: Config) -> list[str]:
                      f"of {policy.alpha:g} for {policy.model}")  # fmt: skip
         if policy.labels == "optimistic":
             notes.append(f"{path}.labels: optimistic is judged as matured in this release")
+        if policy.votes == "unit":
+            notes.append(
+                f"{path}.votes: a stable version is not compared with the one before it, and "
+                "detectors named by a policy take predictions, not units"
+            )
         if policy.promote is not None:
             notes.append(
                 f"{path}.promote: promotion steps are not carried out in this release; "

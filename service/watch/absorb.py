@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 
-from detectors.base import Reading
 from schemas.events import Rollout
 from schemas.observations import Observations
 from schemas.plugins import Registry
@@ -20,10 +19,11 @@ from schemas.times import to_ms
 from service.watch import ledger, verify
 from service.watch.detect import Guard, guards_for, wanted_tables
 from service.watch.plan import follow, infer, role_of
-from service.watch.rows import rows_for
+from service.watch.rows import feed
 from service.watch.slices import meet, slices_of
 from service.watch.state import SHARE_BUCKET_MS, SHARE_BUCKETS, Model
 from service.watch.tables import Table, tables_of
+from service.watch.votes import QUIET_MS
 
 Guards = MutableMapping[str, dict[str, Guard]]
 """Version -> guard name -> guard, of the live versions of one model."""
@@ -38,7 +38,8 @@ def absorb(
     positive = policy.positive if policy is not None else None
     horizon_ms = policy.horizon.ms if policy is not None else 0
     tables = tables_of(model, message, positive, horizon_ms)
-    fired = False
+    # Rows say themselves when they were; without any the watermark is all that moves.
+    fired = not tables and hush(model, guards, message.newest)
     for event in due(model):
         at_ms = to_ms(event.at)
         before = [table.take(table.when_ms < at_ms) for table in tables]
@@ -79,7 +80,8 @@ def equip(model: Model, guards: Guards, policy: Policy | None, registry: Registr
         role = role_of(model, name)
         slices = partial(slices_of, model=model, version=name)
         wanted = guards_for(policy, role, registry, stable, slices)
-        if role == "stable":
+        # A reference of rows says nothing of units, and a re-arming test takes no votes.
+        if role == "stable" and policy.votes == "prediction":
             wanted |= ledger.guards_after(policy, model, registry)
             wanted = ledger.rearming(policy, model, name, wanted, registry)
         had = guards.get(name, {})
@@ -175,29 +177,45 @@ def _feed(
         for guard in own.values():
             if table.sort not in wanted_tables(guard, policy):
                 continue
-            rows = rows_for(guard, name, table, base, model)
-            if rows is None or guard.fired:
-                if rows is not None:
-                    guard.feed(rows)
-                continue
-            reading = guard.feed(rows)
-            if reading.fired_at is not None:
-                guard.fired = _name_of(reading, table, base, message)
+            at = feed(guard, name, table, base, model)
+            if at is not None:
+                guard.fired, guard.latched = _name_of(at, table, message), True
                 fired = True
     return fired
 
 
-def _name_of(
-    reading: Reading, table: Table, base: int, message: Observations
-) -> dict[str, int | str]:
+def hush(model: Model, guards: Mapping[str, Mapping[str, Guard]], newest: dict[str, int]) -> bool:
+    """Let the watermark close votes of units, when no rows of the model come; True: one fired."""
+    if model.now_ms - model.last_row_ms < QUIET_MS:
+        return False
+    fired = False
+    for own in guards.values():
+        for guard in own.values():
+            cast = guard.votes.expire(model.now_ms) if guard.votes is not None else None
+            if cast is None or not len(cast.closer):
+                continue
+            model.dirty = True
+            reading = guard.detector.update(cast.rows)
+            if reading.fired_at is not None and not guard.latched:
+                guard.fired, guard.latched = _mover(newest), True
+                fired = True
+    return fired
+
+
+def _name_of(at: int, table: Table, message: Observations) -> dict[str, int | str]:
     """The event that decided: the row that fired, or what let it mature."""
     if table.sort == "final" and message.newest:
-        topic = "predictions" if "predictions" in message.newest else next(iter(message.newest))
-        offset = message.newest[topic]
-    else:
-        row = (reading.fired_at or base) - base
-        topic, offset = table.topic[int(table.source[row])], int(table.offset[row])
+        return _mover(message.newest) | {"partition": table.partition}
+    topic, offset = table.topic[int(table.source[at])], int(table.offset[at])
     return {"topic": topic, "partition": table.partition, "offset": offset}
+
+
+def _mover(newest: dict[str, int]) -> dict[str, int | str]:
+    """The event that moved the watermark, as far as it is known."""
+    if not newest:
+        return {}
+    topic = "predictions" if "predictions" in newest else next(iter(newest))
+    return {"topic": topic, "partition": 0, "offset": newest[topic]}
 
 
 def _counts(model: Model, message: Observations) -> None:

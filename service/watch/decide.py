@@ -17,6 +17,7 @@ from service.watch.detect import Guard
 from service.watch.plan import role_of
 from service.watch.promote import outlook
 from service.watch.prove import gate_entry, pending_text
+from service.watch.silence import sentence, share_limit, share_now
 from service.watch.slices import slices_of, told
 from service.watch.state import Model, Version
 
@@ -108,7 +109,13 @@ def entry_of(
 ) -> GuardVerdict:
     """Turn one guard's reading into its part of the verdict, in the signal's own unit."""
     reading, spec = guard.detector.reading(), guard.spec
-    shown = _in_unit(spec, _among_labelled(spec, version, guard.detector.interval()))
+    shown = _in_unit(spec, _among_labelled(spec, version, guard.interval()))
+    limit = limit_of(spec)
+    if spec.signal == "traffic_share" and spec.max is None:
+        shown = Interval(share_now(model, version.name), shown.lower, shown.upper)
+        limit = share_limit(spec, model)
+        if spec.max_decrease is not None:
+            shown = Interval(shown.estimate)
     ratio = guard.detector.ratio() if hasattr(guard.detector, "ratio") else None
     value: VerdictValue = "inconclusive"
     reason = "too_few"
@@ -116,15 +123,16 @@ def entry_of(
         value, reason = "unknown", "label_outage"
     elif reading.fired_at is not None:
         value, reason = "breach", "guard_alarmed"
-    elif not guard.guarantee or _within(spec, shown, ratio):
+    elif not guard.guarantee or _keeps(guard, shown, ratio):
         value, reason = "pass", "within_objectives"
     return GuardVerdict(
         name=guard.name, signal=spec.signal, verdict=value, estimate=shown.estimate,
         lower=shown.lower, upper=shown.upper, stable_estimate=shown.stable_estimate,
         evidence=reading.statistic, threshold=reading.threshold, n=reading.n,
         coverage=version.coverage if spec.signal in NEEDS_LABELS else None, action=spec.acts,
-        limit=limit_of(spec), alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
+        limit=limit, alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
         guard=spec.label, slice=str(guard.slice or ""),
+        votes="prediction" if guard.votes is None else "unit",
         slices=0 if guard.slice else len(slices_of(spec, model, version.name)),
         beyond=0 if guard.slice else model.beyond.get(spec.label, 0),
     )  # fmt: skip
@@ -151,7 +159,7 @@ def _among_labelled(spec: GuardSpec, version: Version, loss: Interval) -> Interv
 
 def limit_of(spec: GuardSpec) -> float | None:
     """The limit as the policy writes it."""
-    limits = (spec.max, spec.min, spec.max_increase)
+    limits = (spec.max, spec.min, spec.max_increase, spec.max_decrease)
     return next((limit for limit in limits if limit is not None), None)
 
 
@@ -188,8 +196,19 @@ def _in_unit(spec: GuardSpec, loss: Interval) -> Interval:
     )
 
 
+def _keeps(guard: Guard, shown: Interval, ratio: Interval | None) -> bool:
+    """Whether the anytime interval lies within the limit; with a bar, that of the share above."""
+    if guard.bar is not None and guard.spec.quantile is not None:
+        share = guard.detector.interval()
+        return share.upper is not None and share.upper <= 1 - guard.spec.quantile
+    return _within(guard.spec, shown, ratio)
+
+
 def _within(spec: GuardSpec, shown: Interval, ratio: Interval | None) -> bool:
     """Whether the anytime interval lies within the limit."""
+    if spec.max_decrease is not None:
+        upper = ratio.upper if ratio is not None else None
+        return upper is not None and upper <= 1 / (1 - spec.max_decrease)
     if spec.max_increase is not None:
         upper = ratio.upper if ratio is not None else None
         return upper is not None and upper <= 1 + spec.max_increase
@@ -272,6 +291,8 @@ def sentence_of(entry: GuardVerdict, version: Version) -> str:
 
 
 def _sentence(entry: GuardVerdict, version: Version) -> str:
+    if entry.signal == "traffic_share" and "max=" not in entry.name:
+        return sentence(entry, version)
     value = _shown(entry.signal, entry.estimate)
     of = f"{entry.signal} of {version.name}" + (f" in {entry.slice}" if entry.slice else "")
     if entry.name.startswith(entry.signal) and entry.stable_estimate is not None:
@@ -285,8 +306,9 @@ def _sentence(entry: GuardVerdict, version: Version) -> str:
         return f"{of} has shifted (a drift warning, without guarantee)."
     if entry.evidence is None or entry.threshold is None:
         return f"{proved} (no false-alarm guarantee)."
+    rows = {"prediction": "rows", "unit": "votes of units", "pair": "pairs that differ"}
     return (f"{proved} (evidence {entry.evidence:.1f} of {entry.threshold:.1f} nats, "
-            f"{entry.n} rows).")  # fmt: skip
+            f"{entry.n} {rows[entry.votes]}).")  # fmt: skip
 
 
 def _shown(signal: str, value: float | None) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from detectors.base import Detector, Reading, Rows, StateMismatch
+from detectors.base import Detector, Interval, Reading, Rows, StateMismatch
+from detectors.histogram import Histogram
 from schemas.plugins import Registry
 from schemas.policies import (
     GATE,
@@ -30,6 +31,7 @@ from schemas.policies import (
 )
 from service.watch.named import params_of
 from service.watch.slices import Slice, name_of
+from service.watch.votes import Votes
 
 RECENT_ROWS = 512
 """Rows after which a guard's recent mean forgets half."""
@@ -56,6 +58,14 @@ class Guard:
     """The slice it judges; None: all rows."""
     gate: bool = False
     """It proves a canary fit for promotion; its alarm is no breach."""
+    votes: Votes | None = None
+    """Units that vote together; None: every row is a vote of its own."""
+    bar: float | None = None
+    """With votes on a quantile: what is voted on is whether a row lies above this."""
+    values: Histogram | None = None
+    """With a bar: the values themselves, for display."""
+    latched: bool = False
+    """It has fired, and what fired it was named."""
 
     @property
     def name(self) -> str:
@@ -71,8 +81,30 @@ class Guard:
         """Mean loss of about the last `RECENT_ROWS` rows (exceedances for quantiles)."""
         return self.recent_loss / self.recent_rows if self.recent_rows else None
 
+    def interval(self) -> Interval:
+        """What its detector estimates; with a bar the quantile itself, without bounds."""
+        if self.values is None or self.spec.quantile is None:
+            return self.detector.interval()
+        known = self.values.n > 0
+        return Interval(estimate=self.values.quantile(self.spec.quantile) if known else None)
+
     def feed(self, rows: Rows) -> Reading:
         """Update the detector and the recent mean."""
+        self.note(rows)
+        return self.detector.update(rows)
+
+    def ballot(self, rows: Rows) -> Rows:
+        """Note rows, and give what their units vote on: losses in [0, cap]."""
+        self.note(rows)
+        if self.values is not None and self.bar is not None:
+            self.values.add(rows.loss)
+            return rows._replace(loss=(rows.loss > self.bar).astype(np.float64))
+        if self.spec.highest is not None:
+            return rows._replace(loss=np.clip(rows.loss, 0.0, self.spec.highest))
+        return rows
+
+    def note(self, rows: Rows) -> None:
+        """Keep the recent mean."""
         own = rows.loss if rows.canary is None else rows.loss[rows.canary]
         if len(own):
             bad = own > self.limit if self.spec.quantile is not None and self.limit else own
@@ -84,13 +116,14 @@ class Guard:
             while self.recent_rows > 2 * RECENT_ROWS:
                 self.recent_rows //= 2
                 self.recent_loss /= 2
-        return self.detector.update(rows)
 
     def state(self) -> dict[str, Any]:
         """All it remembers, as plain data."""
         return {
             "detector": self.detector.state(), "recent": [self.recent_rows, self.recent_loss],
             "fired": self.fired, "rows": self.rows,
+            "votes": None if self.votes is None else self.votes.state(),
+            "values": None if self.values is None else self.values.saved(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -102,6 +135,11 @@ class Guard:
             return
         self.recent_rows, self.recent_loss = state["recent"]
         self.fired, self.rows = dict(state["fired"]), state["rows"]
+        self.latched = self.detector.reading().fired_at is not None
+        if self.votes is not None and state.get("votes") is not None:
+            self.votes.restore(state["votes"])
+        if self.values is not None and state.get("values") is not None:
+            self.values.restore(state["values"])
 
 
 def guards_for(
@@ -143,8 +181,11 @@ def gates_for(policy: Policy, registry: Registry, stable: str) -> dict[str, Guar
     for signal in dict.fromkeys(signals):
         name = f"{GATE}{signal} against {stable}"
         spec = GuardSpec(signal=signal, name=name, max_increase=margin)
-        detector = registry.make("promote", margin=1 + margin)
-        gates[name] = Guard(spec, detector, "paired", None, None, gate=True)
+        by_unit = policy.votes == "unit"
+        detector = registry.make("unit_promote" if by_unit else "promote", margin=1 + margin)
+        gate = Guard(spec, detector, "paired", None, None, gate=True)
+        gate.votes = votes_for(policy, gate)
+        gates[name] = gate
     return gates
 
 
@@ -161,12 +202,39 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | Non
         detector = registry.make(spec.detector, **params_of(spec, policy, registry))
         guard = Guard(spec, detector, "single", None, None)
     else:
-        guard = _build(spec, policy.guard_alpha() * spec.part(part is not None), registry)
+        alpha = policy.guard_alpha() * spec.part(part is not None)
+        # A share of traffic is the router's doing, row by row.
+        by_unit = policy.votes == "unit" and spec.signal != "traffic_share"
+        guard = (_of_units if by_unit else _of_rows)(spec, alpha, registry)
+        guard.votes = votes_for(policy, guard) if by_unit else None
     guard.slice = part
     return guard
 
 
-def _build(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
+def votes_for(policy: Policy, guard: Guard) -> Votes | None:
+    """The open votes of a guard under `votes: unit`."""
+    if policy.votes != "unit":
+        return None
+    return Votes(policy.unit_window.ms, paired=guard.arms == "paired", gate=guard.gate)
+
+
+def _of_units(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
+    """Build a guard that is fed the mean losses of units, each in [0, cap]."""
+    limit = loss_limit(spec)
+    if spec.max_increase is not None:
+        detector = registry.make("unit_canary", margin=1 + spec.max_increase, alpha=alpha)
+        return Guard(spec, detector, "paired", alpha, None)
+    if spec.quantile is not None:
+        detector = registry.make("mean", limit=1 - spec.quantile, alpha=alpha)
+        guard = Guard(spec, detector, "single", alpha, limit)
+        guard.bar, guard.values = limit, Histogram()
+        return guard
+    cap = 1.0 if spec.highest is None else spec.highest
+    detector = registry.make("mean", limit=limit, cap=cap, alpha=alpha)
+    return Guard(spec, detector, "single", alpha, limit)
+
+
+def _of_rows(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
     limit = loss_limit(spec)
     params: dict[str, Any]
     if spec.max_increase is not None:
@@ -176,6 +244,10 @@ def _build(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
             kind = "quantile_canary"
             params = {"quantile": spec.quantile, "stretch": 1 + spec.max_increase, "margin": 1.0}
         return Guard(spec, registry.make(kind, alpha=alpha, **params), "paired", alpha, None)
+    if spec.max_decrease is not None:
+        margin = 1 / (1 - spec.max_decrease)
+        return Guard(spec, registry.make("canary", alpha=alpha, margin=margin), "paired", alpha,
+                     None)  # fmt: skip
     if spec.quantile is not None:
         kind, params = "quantile", {"quantile": spec.quantile, "limit": limit}
     elif spec.signal in NEEDS_MEAN_GUARD:

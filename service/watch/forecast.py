@@ -127,15 +127,27 @@ def _of_guard(guard: Guard, policy: Policy, traffic: Traffic, worse: Sequence[fl
 
 def _rows_of(guard: Guard) -> str:
     rows = ROWS_OF.get(guard.spec.signal, "requests")
+    if guard.votes is not None:
+        rows = f"units with {rows}"
     return rows if guard.slice is None else f"{rows} in that slice"
 
 
 def _size(guard: Guard, kind: str, policy: Policy, traffic: Traffic, worse: float) -> Size:
-    requests = REQUESTS[kind](guard.detector, traffic, worse)
+    requests = _requests(guard, kind, traffic, worse)
     if not isfinite(requests):
         return Size(worse, None, None, None)
     time_s = _time_s(requests, _wait_s(guard, policy), traffic)
     return Size(worse, requests, requests * traffic.share, time_s)
+
+
+def _requests(guard: Guard, kind: str, traffic: Traffic, worse: float) -> float:
+    if kind == "mean" and guard.spec.highest is None:
+        # Units vote on a rate, or on how often a bar is exceeded; each is taken to have one row.
+        detector: Any = guard.detector
+        healthy = traffic.base_rate if guard.bar is None else detector.limit
+        rate = min(worse * healthy, 0.999)
+        return planning.rate_rows(rate, detector.limit, detector.alpha) / traffic.share
+    return REQUESTS[kind](guard.detector, traffic, worse)
 
 
 def _of_gate(gate: Guard, policy: Policy, traffic: Traffic) -> Forecast:
@@ -195,6 +207,6 @@ def _of_arms(detector: Any, traffic: Traffic, worse: float, base_rate: float) ->
 
 REQUESTS = {
     "rate": _of_rate, "quantile": _of_quantile, "mean": _of_mean, "canary": _of_canary,
-    "quantile_canary": _of_quantile_canary,
+    "quantile_canary": _of_quantile_canary, "unit_canary": _of_canary,
 }  # fmt: skip
 """How to plan each kind of detector that makes a promise; infinite: never."""

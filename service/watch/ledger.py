@@ -220,7 +220,7 @@ def rearming(policy: Policy, model: Model, version: str, built: dict[str, Guard]
         if guard is not None and guard.limit is not None:
             detector = registry.make("stable_watch", limit=guard.limit, run_length=run_length)
             limit = guard.limit if guard.spec.max_increase is None else loss_limit(guard.spec)
-            changed[name] = Guard(guard.spec, detector, "single", None, limit)
+            changed[name] = Guard(guard.spec, detector, "single", None, limit, slice=guard.slice)
     return changed
 
 

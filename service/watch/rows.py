@@ -11,8 +11,33 @@ import numpy as np
 from detectors import losses
 from detectors.base import F64, Bool, Rows
 from service.watch.detect import Guard
+from service.watch.silence import share_rows
 from service.watch.state import Model, Plan
 from service.watch.tables import Table
+
+
+def feed(guard: Guard, version: str, table: Table, base: int, model: Model) -> int | None:
+    """Feed a guard what a table brings; once, the index of the row that made it fire.
+
+    Parameters
+    ----------
+    base : int
+        Ordinal of the table's first row.
+    """
+    rows = rows_for(guard, version, table, base, model)
+    if guard.votes is None:
+        reading = None if rows is None else guard.feed(rows)
+        if reading is None or reading.fired_at is None or guard.latched:
+            return None
+        return reading.fired_at - base
+    ballot = None if rows is None else guard.ballot(rows)
+    cast = guard.votes.take(ballot, base, table.when_ms, table.unit)
+    if not len(cast.closer):
+        return None
+    fired_at = guard.detector.update(cast.rows).fired_at
+    if fired_at is None or guard.latched:
+        return None
+    return int(cast.closer[fired_at - int(cast.rows.position[0])])
 
 
 def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) -> Rows | None:
@@ -26,9 +51,8 @@ def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) 
     signal = guard.spec.signal
     own = table.version == _index(table, version)
     if signal == "traffic_share":
-        index = np.arange(len(table))
-        loss = (own if guard.spec.max is not None else ~own).astype(np.float64)
-    elif signal.startswith("feature:"):
+        return share_rows(guard.spec, version, table, base, model)
+    if signal.startswith("feature:"):
         values = table.features.get(signal)
         if values is None:
             return None
@@ -41,9 +65,8 @@ def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) 
         index, loss = index[inside], loss[inside]
     if guard.arms == "paired":
         return _paired(guard, version, table, base, model, index, loss)
-    if signal != "traffic_share":
-        keep = own[index]
-        index, loss = index[keep], loss[keep]
+    keep = own[index]
+    index, loss = index[keep], loss[keep]
     if not len(index):
         return None
     return Rows(loss.astype(np.float64), base + index, table.when_ms[index])

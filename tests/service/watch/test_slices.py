@@ -51,8 +51,10 @@ def seconds(
         error = random.random(100) < np.where(version == 1, chance, 0.01)
         # One in twenty tells no country.
         code = np.where(random.random(100) < 0.05, 0, country + 1)
-        columns: dict[str, Any] = {"offset": row, "served_ms": START_MS + row * 10, "version": version,
-                   "error": error, "segment:country": code}  # fmt: skip
+        columns: dict[str, Any] = {
+            "offset": row, "served_ms": START_MS + row * 10, "version": version,
+            "error": error, "segment:country": code,
+        }  # fmt: skip
         messages.append(a_message(a_block(**columns), classes=list(countries),
                                   watermark_ms=START_MS + int(row[-1]) * 10))  # fmt: skip
     return messages
