@@ -1,10 +1,11 @@
 """What the document says in words, before and after its tables."""
 
-BEFORE = """\
+PROMISE = """\
 **The promise:** however often one looks and however long a version lives, the chance that
 `rollbackd` ever rolls back a version that stays within its limit is at most `alpha` (1 % by
-default), and a version that leaves it is found soon.
+default), and a version that leaves it is found soon."""
 
+MADE = """\
 This document is written by `make evidence`, which runs everything below from fixed seeds, and
 fails when a figure leaves its promised range. rollbackd's rows are its *shipped* detectors with
 their defaults, fed every row; there is no copy made for speed. Rivals have the settings that

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from evidence.cells import Tally
 from evidence.check import Verdict, say
 from evidence.plots import delay_plot, false_alarm_plot
-from evidence.prose import AFTER, BEFORE
+from evidence.prose import AFTER, MADE, PROMISE
 from evidence.scenarios.base import Finding, Scenario
 
 
@@ -49,9 +49,10 @@ def document(measured: Measured, pictures: Sequence[str]) -> Iterator[str]:
     yield from ["# Evidence", ""]
     if measured.quick:
         yield from ["*A quick run with few runs per cell: wide intervals, for checking only.*", ""]
-    yield from [BEFORE, ""]
+    yield from [PROMISE, ""]
     for picture in pictures:
         yield from [picture, ""]
+    yield from [MADE, ""]
     yield from ["## The promises, and whether they held", ""]
     held = sum(verdict.held for verdict in measured.verdicts)
     yield from [f"{held} of {len(measured.verdicts)} held.", ""]
