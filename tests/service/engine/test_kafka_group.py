@@ -314,3 +314,23 @@ async def test_a_cursor_that_moved_on_while_it_stood_still_is_no_loss(
     await other.stop()
 
     assert [13] == [record.offset for record in tally.taken]
+
+
+async def test_an_owner_that_is_fenced_while_it_closes_is_no_failure(
+    kafka: str, tmp_path: Path
+) -> None:
+    """If this breaks, every machine that wakes up counts errors that nobody can mend."""
+    bench = Bench(kafka)
+    await bench.make_topics()
+    store = CheckpointStore(open_database(f"sqlite:///{tmp_path / 'storage.db'}"))
+    tally = Tally()
+    engine = bench.engine(checkpoints=store, checkpoint_every_s=600.0)
+    engine.keyed(["observations"], tally, "watch")
+    async with running(engine):
+        await engine.append("observations", numbers(3))
+        await wait_until_async(lambda: len(tally.taken) == 3, LIMIT_S)
+        store.claim("watch", 0)
+
+    assert 0 == counted(bench.metrics[-1], "errors", stage="watch")
+    assert {} == store.cursors("watch")[0].positions
+    assert [0, 1] == sorted(tally.closed)
