@@ -79,7 +79,8 @@ def _false_discovery_rate(c: Columns) -> Picked:
 
 
 def _fp_per_prediction(c: Columns) -> Picked:
-    known = (c.positive_predicted >= 0) & (c.positive_label >= 0)
+    # What was not flagged is no false positive, whether its label came or not.
+    known = (c.positive_predicted == 0) | ((c.positive_predicted == 1) & (c.positive_label >= 0))
     return _picked(known, (c.positive_predicted == 1) & (c.positive_label == 0))
 
 

@@ -24,6 +24,7 @@ REASONS = {
     "no_data": "no predictions of this version arrive",
     "stale": "events stopped arriving",
     "label_outage": "predictions mature without labels",
+    "not_identifiable": "the labels that come cannot tell this signal",
     "join_rate": "too few predictions find their outcome",
     "both_moved": "stable and canary became worse together",
     "stable_ill": "the stable version itself fails its objectives",

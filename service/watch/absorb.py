@@ -16,7 +16,7 @@ from schemas.observations import Observations
 from schemas.plugins import Registry
 from schemas.policies import Policy
 from schemas.times import to_ms
-from service.watch import ledger, verify
+from service.watch import labels, ledger, verify
 from service.watch.detect import Guard, guards_for, wanted_tables
 from service.watch.plan import follow, infer, role_of
 from service.watch.rows import feed
@@ -37,6 +37,10 @@ def absorb(
     _metrics(model, message)
     positive = policy.positive if policy is not None else None
     horizon_ms = policy.horizon.ms if policy is not None else 0
+    if model.horizon_ms != horizon_ms:
+        model.horizon_ms = horizon_ms
+        for version in model.versions.values():
+            version.ages = {}
     tables = tables_of(model, message, positive, horizon_ms)
     # Rows say themselves when they were; without any the watermark is all that moves.
     fired = not tables and hush(model, guards, message.newest)
@@ -155,6 +159,7 @@ def _count(model: Model, table: Table) -> None:
     for index in np.unique(table.version).tolist():
         rows = table.version == index
         version = model.version(table.versions[index])
+        labels.count(version, rows, table, model.horizon_ms)
         n = int(np.count_nonzero(rows))
         if table.sort == "served":
             version.predictions += n

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from detectors.base import Interval
 from schemas.policies import HIGHER_IS_BETTER, NEEDS_LABELS, RATES, GuardSpec, Policy
 from schemas.verdicts import GuardVerdict, Verdict, VerdictValue
+from service.watch import labels
 from service.watch.detect import Guard
 from service.watch.plan import role_of
 from service.watch.promote import outlook
@@ -52,10 +53,7 @@ def judge(
         Name of the newest row, for a verdict without a breach.
     """
     own = guards.get(version.name, {})
-    lost = labels_lost(version, policy)
-    entries = [
-        entry_of(guard, version, lost, policy, model) for guard in own.values() if not guard.gate
-    ]
+    entries = [entry_of(guard, version, policy, model) for guard in own.values() if not guard.gate]
     gates = [gate_entry(guard, model, version) for guard in own.values() if guard.gate]
     if policy is not None and role_of(model, version.name) == "canary":
         entries += [
@@ -97,15 +95,8 @@ def _recent_share(model: Model, name: str) -> float | None:
     return sum(bucket.get(name, 0) for bucket in recent) / total if total else None
 
 
-def labels_lost(version: Version, policy: Policy | None) -> bool:
-    """Whether too few matured predictions have a label."""
-    if policy is None or version.matured + version.unlabelled < policy.min_rows:
-        return False
-    return version.matured / (version.matured + version.unlabelled) < policy.min_coverage
-
-
 def entry_of(
-    guard: Guard, version: Version, lost: bool, policy: Policy | None, model: Model
+    guard: Guard, version: Version, policy: Policy | None, model: Model
 ) -> GuardVerdict:
     """Turn one guard's reading into its part of the verdict, in the signal's own unit."""
     reading, spec = guard.detector.reading(), guard.spec
@@ -119,7 +110,10 @@ def entry_of(
     ratio = guard.detector.ratio() if hasattr(guard.detector, "ratio") else None
     value: VerdictValue = "inconclusive"
     reason = "too_few"
-    if spec.signal in NEEDS_LABELS and lost and spec.signal != "label_coverage":
+    needs_labels = spec.signal in NEEDS_LABELS and spec.signal != "label_coverage"
+    if labels.unidentified(version, spec, fired=reading.fired_at is not None):
+        value, reason = "unknown", "not_identifiable"
+    elif needs_labels and labels.lost(version, policy, spec.signal):
         value, reason = "unknown", "label_outage"
     elif reading.fired_at is not None:
         value, reason = "breach", "guard_alarmed"
@@ -243,11 +237,11 @@ def _answer(
         return "inconclusive", "no_guards", f"No guard of the policy can judge {name}."
     blind = [entry for entry in judging if entry.verdict == "unknown"]
     if blind:
-        share = version.coverage or 0.0
-        text = (f"Only {share:.0%} of {name}'s predictions have a label at their horizon "
-                f"(at least {policy.min_coverage:.0%} expected), "
-                f"so {blind[0].signal} says nothing.")  # fmt: skip
-        return "unknown", blind[0].reason or "label_outage", text
+        signal, reason = blind[0].signal, blind[0].reason or "label_outage"
+        if reason == "not_identifiable":
+            return "unknown", reason, labels.unidentified_text(name, signal)
+        text = labels.lost_text(name, signal, labels.coverage(version, signal), policy)
+        return "unknown", reason, text
     if all(entry.verdict == "pass" for entry in judging):
         return (
             "pass",

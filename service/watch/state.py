@@ -50,6 +50,14 @@ class Version(Struct):
     outcomes: int = 0
     unlabelled: int = 0
     matured: int = 0
+    flagged: int = 0
+    """Final rows (matured or unlabelled) that were predicted positive."""
+    flagged_labelled: int = 0
+    unflagged: int = 0
+    """Final rows that were predicted negative."""
+    unflagged_labelled: int = 0
+    ages: dict[int, list[int]] = {}
+    """Bucket of served time -> predictions, and labels within each age of `labels.AGES`."""
     in_plan: int = 0
     """Predictions served since the current plan began."""
     verdict: Verdict | None = None
@@ -170,12 +178,18 @@ class Model(Struct):
     """Bucket of served time -> version -> predictions, of the last two minutes."""
     metrics: dict[str, tuple[float, int]] = {}
     """Polled signals: guard -> (value, event time)."""
+    horizon_ms: int = 0
+    """The policy's; `Version.ages` is made for it."""
     slices: dict[str, list[str]] = {}
     """Segment -> values that are watched apart, in the order of their first rows."""
     beyond: dict[str, int] = {}
     """Guard -> served rows of values that found no place."""
     last_rollback_ms: int = 0
     """Wall time of the last automatic rollback, for the cool-down."""
+    rollbacks: list[int] = []
+    """Wall times of automatic rollbacks, oldest first: the budget."""
+    tripped: bool = False
+    """A budget was exceeded, and not all of its rollbacks are over."""
     quarantine: dict[str, tuple[int, str]] = {}
     """Versions that were rolled back: when (event time), and by which incident."""
     ledger: list[Tenure] = []

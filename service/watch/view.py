@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from service.watch.labels import coverage_by_age
 from service.watch.plan import role_of
 from service.watch.state import Model
 
@@ -22,6 +23,7 @@ def view_of(model: Model, lag_s: float, now_wall_ms: int) -> dict[str, Any]:
             "outcomes": version.outcomes,
             "unlabelled": version.unlabelled,
             "coverage": version.coverage,
+            "coverage_by_age": coverage_by_age(version, model.horizon_ms, model.now_ms),
             "share": version.in_plan / total if total else None,
             "verdict": version.verdict.verdict if version.verdict else None,
             "reason": version.verdict.reason if version.verdict else None,
