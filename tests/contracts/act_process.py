@@ -29,7 +29,8 @@ async def main(told: dict[str, str]) -> None:
     home = Path(told["home"])
     database = open_database(f"sqlite:///{home / 'store.db'}")
     settings = json.loads(told["settings"])
-    settings |= {name: Secret(settings[name]) for name in ("url", "secret") if name in settings}
+    if told["kind"] == "webhook":
+        settings |= {name: Secret(settings[name]) for name in ("url", "secret")}
     adapter = Registry.of(service.act.adapters).make(told["kind"], **settings)
     engine = open_engine(home)
     verifier = Verifier([Signer.load_or_create(home / "watch.pem").public_pem])

@@ -14,6 +14,7 @@ from service.act.adapters.base import Adapter
 from service.act.adapters.dry_run import DryRun
 from service.act.adapters.haproxy import HAProxy
 from service.act.adapters.webhook import Webhook
+from tests.contracts.fake_benches import sagemaker_bench
 from tests.platforms import SECRET, Balancer, Deployer, balancing, deploying
 from tests.real import free_port, program
 
@@ -188,4 +189,5 @@ BENCHES: dict[str, Open] = {
     "haproxy": haproxy_bench,
     "webhook": webhook_bench,
     "dry_run": dry_run_bench,
+    "sagemaker": sagemaker_bench,
 }

@@ -40,6 +40,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 def settings_of(bench: AdapterBench) -> tuple[str, dict[str, Any]]:
     """Kind and settings of a bench's adapter, for another process."""
+    if settings := getattr(bench, "settings", None):
+        return settings()  # type: ignore[no-any-return]
     adapter = bench.adapter()
     if isinstance(bench, HAProxyBench):
         servers = {version: f"s-{version}" for version in ("v41", "v42", "v43")}

@@ -1,0 +1,79 @@
+"""Benches on fakes and on small real platforms that HTTP reaches; the fakes are named as such."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from service.act.adapters.base import Adapter
+from service.act.adapters.sagemaker import SageMaker
+from tests.fake_platforms import sagemaker
+from tests.fake_platforms.sagemaker import FakeSageMaker
+from tests.fake_platforms.serving import serving
+from tests.real import free_port
+
+VERSIONS = ("v41", "v42", "v43")
+WEIGHTS = {"v41": 90.0, "v42": 10.0, "v43": 0.0}
+
+
+class FakeBench:
+    """A fake with `shares`, `move` and `revert`, and the settings that lead an adapter to it."""
+
+    changes = True
+
+    def __init__(self, fake: Any, kind: type[Adapter], settings: dict[str, Any]) -> None:
+        self.fake = fake
+        self._kind = kind
+        self._settings = settings
+
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        """Kind and settings, for another process."""
+        return self._kind.__plugin__.kind, {**self._settings, "url": self.fake.url}  # type: ignore[attr-defined]
+
+    def adapter(self) -> Adapter:
+        return self._kind(**self.settings()[1])
+
+    def lost(self) -> Adapter:
+        return self._kind(**{**self._settings, "url": f"http://127.0.0.1:{free_port()}"})
+
+    def shares(self) -> dict[str, float]:
+        return {version: share for version, share in self.fake.shares().items() if share}
+
+    def writes(self) -> list[str]:
+        return list(self.fake.written)
+
+    def move(self, **shares: int) -> None:
+        self.fake.move(**shares)
+
+    def lose_answer(self, done: bool) -> None:
+        self.fake.faults = ["reset" if done else "lost"]
+
+    def revert(self) -> None:
+        self.fake.faults = ["lie"]
+
+
+class SageMakerBench(FakeBench):
+    """A fake of SageMaker, under the shipped policy."""
+
+    def revert(self) -> None:
+        self.fake.reverting = True
+
+
+@asynccontextmanager
+async def sagemaker_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[FakeBench]:
+    fake = FakeSageMaker(now_s, WEIGHTS)
+    fake.takes_s, fake.lag_s = 0.5, 0.3
+    settings = {
+        "endpoint": sagemaker.ENDPOINT,
+        "region": sagemaker.REGION,
+        "variants": {version: f"variant-{version}" for version in VERSIONS},
+        "access_key_id": sagemaker.KEY_ID,
+        "secret_access_key": sagemaker.SECRET_KEY,
+        "settle_s": 60.0,
+        "recheck_s": 1.0,
+    }
+    async with serving(fake):
+        yield SageMakerBench(fake, SageMaker, settings)
+        assert ([], 0) == (fake.forbidden, fake.unproven)

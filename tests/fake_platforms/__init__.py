@@ -1,0 +1,1 @@
+"""Stateful fakes of platforms that cannot run here, named as such, with their real traps."""

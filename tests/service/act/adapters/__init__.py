@@ -1,0 +1,1 @@
+"""Every adapter against what its platform does wrong."""
