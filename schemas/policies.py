@@ -8,7 +8,7 @@ with paths, all at once.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf, isfinite
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from msgspec import Struct, field
 from schemas.commands import Mode
 from schemas.durations import Duration
 from schemas.queries import faults_of_query
+from schemas.times import WireTime, to_ms
 
 SIGNALS = (
     "error_rate", "latency_ms", "accuracy", "error", "false_positive_rate", "false_negative_rate",
@@ -164,6 +165,18 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True):
     """Within so much wall time."""
 
 
+class Freeze(Struct, frozen=True, forbid_unknown_fields=True):
+    """A time in which nothing is promoted. Rollbacks go on: they are what keeps it safe."""
+
+    begins: WireTime
+    """Wall time, RFC 3339 or epoch milliseconds."""
+    ends: WireTime
+    reason: str = "freeze"
+    """What people read on the record."""
+    model: str = "*"
+    """Exact name or glob."""
+
+
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is promised and permitted for one model, or for all that a glob names."""
 
@@ -200,9 +213,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of a long-lived stable: time between two false alarms of one guard, on average at least."""
     roles: Literal["declared", "inferred"] = "declared"
     """`inferred` permits acting when no rollout event names stable and canary."""
-    votes: Literal["prediction", "unit"] = "prediction"
+    votes: Literal["prediction", "unit", "pair"] = "prediction"
     """`unit`: predictions of one unit (a user or session) within `unit_window` are one vote, their
-    mean loss. Without it, requests that fail together count as independent witnesses."""
+    mean loss. Without it, requests that fail together count as independent witnesses. `pair`: for
+    shadow traffic; the canary's and the stable's prediction with the same `unit` (the request) are
+    one pair, and limits against the stable and promotion count the pairs that differ."""
     unit_window: Duration = Duration(1800)
     """Event time within which a unit has one vote."""
     max_decision_age: Duration = Duration(300)
@@ -236,6 +251,16 @@ def policy_for(policies: list[Policy], model: str) -> Policy | None:
     return next((policy for policy in policies if policy.matches(model)), None)
 
 
+def frozen(freezes: Sequence[Freeze], model: str, now_ms: int) -> str | None:
+    """Say why nothing of a model is promoted at a wall time, or None."""
+    for freeze in freezes:
+        if fnmatch.fnmatchcase(model, freeze.model) and (
+            to_ms(freeze.begins) <= now_ms < to_ms(freeze.ends)
+        ):
+            return freeze.reason
+    return None
+
+
 _NEVER_ZERO = (
     "horizon", "unit_window", "max_decision_age", "max_silence", "verify_within", "expires_after",
     "long_lived_after", "false_alarm_every",
@@ -266,8 +291,8 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             yield f"{path}.retries: found {policy.retries}, expected 0 or more"
         if policy.min_rows < 1:
             yield f"{path}.min_rows: found {policy.min_rows}, expected 1 or more"
-        if policy.votes == "unit":
-            yield from _faults_of_units(policy, path)
+        if policy.votes != "prediction":
+            yield from _faults_of_votes(policy, path)
         if policy.promote is not None:
             yield from _faults_of_promote(policy.promote, f"{path}.promote")
         names: list[str] = []
@@ -279,17 +304,17 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
             names.append(guard.label)
 
 
-def _faults_of_units(policy: Policy, path: str) -> Iterator[str]:
+def _faults_of_votes(policy: Policy, path: str) -> Iterator[str]:
     late = any(guard.signal in NEEDS_LABELS for guard in policy.guards)
     if policy.labels != "matured" and late:
         yield (
-            f"{path}.labels: found {policy.labels!r} with votes: unit, expected matured, because a "
-            "unit's mean loss is known once all its labels had their time"
+            f"{path}.labels: found {policy.labels!r} with votes: {policy.votes}, expected matured, "
+            "because a vote is known once all its labels had their time"
         )
     for j, guard in enumerate(policy.guards):
         if guard.quantile is not None and guard.max_increase is not None:
             yield (
-                f"{path}.guards[{j}].max_increase: found it with a quantile and votes: unit, "
+                f"{path}.guards[{j}].max_increase: found it with a quantile and votes: {policy.votes}, "
                 "expected max, because the stable's bar is made of predictions"
             )
 

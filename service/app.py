@@ -32,6 +32,7 @@ from service.signing import Signer, Verifier
 from service.storage.checkpoints import CheckpointStore
 from service.storage.database import open_database
 from service.storage.deliveries import DeliveryStore
+from service.storage.fleet import FleetStore
 from service.storage.history import VerdictHistory
 from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
@@ -188,13 +189,15 @@ def _wire_ingest(parts: Parts) -> None:
 
 
 def _wire_watch(parts: Parts) -> None:
+    from service.watch.stops import Stops
     from service.watch.worker import WatchWorker
 
     config = parts.config
+    stops = Stops(HoldStore(parts.database), FleetStore(parts.database), config.fleet,
+                  config.freeze, parts.kill_switch)  # fmt: skip
     WatchWorker(
         parts.engine, parts.clock, parts.metrics, config.policies,
-        detectors_known(), HoldStore(parts.database),
-        Signer.load_or_create(_key_file(config)), config.digest, parts.kill_switch,
+        detectors_known(), stops, Signer.load_or_create(_key_file(config)), config.digest,
     ).register()  # fmt: skip
 
 

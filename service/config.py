@@ -22,8 +22,9 @@ import msgspec
 from msgspec import Struct, field
 
 from schemas.durations import Duration
-from schemas.policies import GuardSpec, Policy, faults_of_policies
+from schemas.policies import Freeze, GuardSpec, Policy, faults_of_policies
 from schemas.secrets import Secret
+from schemas.times import to_ms
 from schemas.topics import TOPICS
 from service.faults import faults_of, names_secret, read_custom, shown
 from service.telemetry import redact
@@ -102,6 +103,22 @@ class IngestSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Most messages taken from one topic partition at once, on the local engine."""
 
 
+class FleetSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What stops automatic action over all models together."""
+
+    rollbacks: int = 10
+    """Automatic rollbacks of all models; more are refused, and a person is called."""
+    per: Duration = Duration(3600)
+    """Within so much wall time."""
+    together_share: float = 0.2
+    """When this part of all watched models breaches within `together_within`, a cause that they
+    share is suspected, and all automatic action is held until a person releases it."""
+    together_models: int = 3
+    """Fewest models for that."""
+    together_within: Duration = Duration(120)
+    """Within so much wall time."""
+
+
 class SigningSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Commands are signed by `watch` and checked by `act` (Ed25519)."""
 
@@ -139,6 +156,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ingest: IngestSettings = field(default_factory=IngestSettings)
     signing: SigningSettings = field(default_factory=SigningSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    fleet: FleetSettings = field(default_factory=FleetSettings)
+    freeze: list[Freeze] = []
+    """Times in which nothing is promoted; rollbacks go on."""
     kill_switch_file: str | None = None
     """While this file exists (or cannot be looked for), no automatic action is taken."""
     epoch: int = 0
@@ -285,6 +305,10 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
         if "url" in alert:
             yield from fault_of_url(alert["url"], f"alerts[{i}].url", bool(alert.get("allow_http")))
     yield from _faults_of_ingest(config.ingest)
+    yield from _faults_of_fleet(config.fleet)
+    for i, freeze in enumerate(config.freeze):
+        if to_ms(freeze.ends) <= to_ms(freeze.begins):
+            yield f"freeze[{i}].ends: found a time not after begins, expected a later one"
     if config.audit.anchor_every <= 0:
         yield "audit.anchor_every: found 0 s, expected a duration above 0"
     if config.epoch < 0:
@@ -293,6 +317,17 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
 
 def _asks_prometheus(config: Config) -> bool:
     return any(g.signal == "prometheus" for p in config.policies for g in p.guards)
+
+
+def _faults_of_fleet(fleet: FleetSettings) -> Iterator[str]:
+    for name, least in (("rollbacks", 1), ("together_models", 2)):
+        if (found := getattr(fleet, name)) < least:
+            yield f"fleet.{name}: found {found}, expected {least} or more"
+    if not 0 < fleet.together_share <= 1:
+        yield f"fleet.together_share: found {fleet.together_share:g}, expected a share in (0, 1]"
+    for name in ("per", "together_within"):
+        if getattr(fleet, name) <= 0:
+            yield f"fleet.{name}: found 0 s, expected a duration above 0"
 
 
 def _faults_of_ingest(ingest: IngestSettings) -> Iterator[str]:

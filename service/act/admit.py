@@ -7,6 +7,8 @@ can change until the last moment (H4, H5, H10) are asked again right before each
 What binds whom: H6 to H11 bind automatic commands only. What a person ordered passes a hold and the
 mode, but never a lower fence, an expiry or a missing expectation.
 
+The rules themselves stand in `service/harm.py`, beside those that `watch` asks.
+
 Refused here: knowing platforms. Whether a version exists, serves or is ready is `plan`'s question,
 with the platform's fresh answer at hand. Budgets and cool-downs are `watch`'s.
 """
@@ -14,10 +16,11 @@ with the platform's fresh answer at hand. Budgets and cool-downs are `watch`'s.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from schemas.commands import Action, Command
-from schemas.facts import ReceiptStatus
+from service import harm
+from service.harm import Refuse as Refuse
 
 AUTOMATIC = "rollbackd"
 """The actor of a command that no person ordered."""
@@ -28,18 +31,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 class Allow(NamedTuple):
     """Nothing speaks against it."""
-
-
-class Refuse(NamedTuple):
-    """A rule said no."""
-
-    rule: str
-    reason: str
-    """One word, the same in receipts, metrics and incidents."""
-    text: str
-    """One sentence that a person understands."""
-    evidence: dict[str, Any]
-    status: ReceiptStatus = "refused"
 
 
 class Live(NamedTuple):
@@ -77,17 +68,12 @@ def admit(command: Command, live: Live) -> Allow | Refuse:
 
 def standing(command: Command, live: Live) -> Refuse | None:
     """Ask what can change until the last moment; asked again right before each write."""
-    if command.fence < live.fence:
-        seen = {"fence": command.fence, "highest": live.fence}
-        text = f"another owner has taken over {command.model} since this command was made"
-        return Refuse("H4", "fenced", text, seen)
-    if live.now_ms >= command.expires_at:
-        late_s = (live.now_ms - command.expires_at) / 1000
-        text = f"the command expired {late_s:.0f} s ago; it is decided again from fresh data"
-        return Refuse("H5", "expired", text, {"late_s": late_s}, "expired")
-    if live.stop is not None and command.actor == AUTOMATIC:
-        return Refuse("H10", "hold", live.stop, {"stop": live.stop})
-    return None
+    automatic = command.actor == AUTOMATIC
+    return (
+        harm.fence(command.fence, live.fence, command.model)
+        or harm.expiry(command.expires_at, live.now_ms)
+        or harm.switch(live.stop, automatic)
+    )
 
 
 def _fault_of_words(command: Command, live: Live) -> Refuse | None:
@@ -106,13 +92,9 @@ def _fault_of_words(command: Command, live: Live) -> Refuse | None:
         return Refuse("H13", "no_target", text, {})
     if command.action == "shift" and not (command.weight is not None and 0 <= command.weight <= 1):
         return Refuse("H13", "no_weight", "a shift needs a weight in [0, 1]", {})
-    if command.expected.stable is None:
-        text = "the command does not say what serves, so nobody could tell who moved it meanwhile"
-        return Refuse("H2", "no_expectation", text, {})
-    if command.mode != "enforce" and command.actor == AUTOMATIC:
-        text = f"the policy's mode is {command.mode}: only a person may have this carried out"
-        return Refuse("H11", command.mode, text, {"mode": command.mode})
-    return None
+    return harm.expectation(command.expected.stable) or harm.permission(
+        command.mode, command.actor == AUTOMATIC
+    )
 
 
 def _fault_of_name(name: str) -> str | None:

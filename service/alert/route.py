@@ -22,6 +22,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from schemas.incidents import Entry, Incident
+from service.harm import NEEDS_A_PERSON
 
 Tone = Literal["problem", "question", "good", "person"]
 """What is wanted of the reader: to know, to answer, nothing more, or to come."""
@@ -85,6 +86,8 @@ def route(incident: Incident, entry: Entry, public_url: str | None = None) -> No
     tone = _TONES.get(entry.kind)
     if incident.kind == "promotion":
         tone = _PROMOTION_TONES.get(entry.kind)
+    if entry.kind == "withheld" and entry.reason in NEEDS_A_PERSON and tone is not None:
+        tone = "person"
     if tone is None or (entry.kind == "receipt" and entry.reason not in _BAD_RECEIPTS):
         return None
     model, version = harmless(entry.model, MAX_NAME), harmless(incident.version, MAX_NAME)

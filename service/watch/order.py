@@ -16,10 +16,11 @@ from schemas.commands import Action, Command, Expected, Mode, Order
 from schemas.facts import Breach, Progress, ProgressKind, Receipt
 from schemas.policies import Policy
 from schemas.verdicts import GuardVerdict, Verdict
-from service.watch import ledger, verify
+from service.harm import Refuse
+from service.watch import budgets, ledger, verify
 from service.watch.decide import Judged, sentence_of
 from service.watch.promote import span
-from service.watch.rules import REFUSALS, Facts, refusal
+from service.watch.rules import Facts, refusal
 from service.watch.state import Case, Model
 
 Said = Verdict | Breach | Command | Progress
@@ -126,13 +127,14 @@ def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> l
     """Send, propose or withhold the command of a case; withholding is said once per reason."""
     refused = refusal(case, model, policy, facts)
     if refused is not None:
-        if refused in case.refusals:
+        budgets.trip(model, refused)
+        word = refused.reason
+        if word in case.refusals:
             return []
-        case.refusals = [*case.refusals, refused]
-        if refused == "superseded":
-            close(case, model, refused)
-        text = REFUSALS[refused] + (f" ({facts.held})" if refused == "hold" else "")
-        return [progress(case, model, "withheld", refused, f"Not sent: {text}.", refused)]
+        case.refusals = [*case.refusals, word]
+        if word == "superseded":
+            close(case, model, word)
+        return [withheld(case, model, refused, word)]
     command = command_for(case, model, policy, wall)
     if policy.mode == "propose" and facts.automatic and case.hop == case.base:
         command = msgspec.structs.replace(
@@ -165,13 +167,19 @@ def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command
     )  # fmt: skip
 
 
+def withheld(case: Case, model: Model, refused: Refuse, cause: str) -> Progress:
+    """Say which rule said no."""
+    text = f"Not sent: {refused.text}."
+    return progress(case, model, "withheld", refused.reason, text, cause,
+                    {"rule": refused.rule, **refused.evidence})  # fmt: skip
+
+
 def send(case: Case, model: Model, command: Command) -> Command:
     """Note that a command goes out."""
+    budgets.spend(model, command, case.hop - case.base)
     case.hop, case.action = command.hop, command.action
     case.commands, case.again = [*case.commands, command.command_id], False
     case.receipt, case.proposed, case.proposal = None, None, None
-    if command.actor == "rollbackd" and command.action == "rollback":
-        model.last_rollback_ms = command.issued_at
     return command
 
 
@@ -280,42 +288,47 @@ def obey(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
     """Carry out what a person wants; same path, same records as an automatic decision."""
     if order.kind in ("approve", "reject"):
         return _answer(model, order, policy, wall)
-    plan = model.plan
     incident = ids.derive("incident", model.name, "order", order.order_id)
     if incident in model.cases:
         return []
-    canary = plan.canary if plan else None
-    case = Case(incident, canary or (plan.stable if plan else ""),
-                plan.stable if plan and canary else None,
-                plan.rollout_id if plan else "", model.now_ms, wanted="rollback")  # fmt: skip
-    case.text = f"{order.actor} ordered {order.kind} of {model.name}: {order.reason}"
+    case = _ordered(model, order, policy, incident)
     model.cases[incident] = case
-    evidence = GuardVerdict(name="order", signal="order", verdict="breach", guarantee=False)
-    said: list[Said] = [Breach(
-        breach_id=ids.breach_id(incident, "order"), incident_id=incident, model=model.name,
-        version=case.version, rollout_id=case.rollout_id, guard="order", signal="order",
-        action="rollback", reason="ordered", text=case.text, evidence=evidence,
-        stable=case.stable, roles="declared" if plan and not plan.inferred else "inferred",
-        decided_at=model.now_ms, position={}, config_digest=wall.digest,
-    )]  # fmt: skip
-    if canary is None:
-        close(case, model, "refused")
-        text = "Not sent: the model has no canary to move."
-        return [*said, progress(case, model, "withheld", "no_target", text, order.order_id)]
-    command = msgspec.structs.replace(command_for(case, model, policy, wall), actor=order.actor)
-    if order.kind == "promote" and plan is not None:
-        command = msgspec.structs.replace(
-            command, action="promote", from_version=plan.stable, to_version=canary,
-            command_id=ids.command_id(incident, "promote", canary, 1),
-        )  # fmt: skip
-        return [*said, send(case, model, command)]
-    facts = Facts(wall.now_ms, None, automatic=False)
-    refused = refusal(case, model, policy, facts)
+    said: list[Said] = [_breach_of_order(model, case, order, wall)]
+    refused = refusal(case, model, policy, Facts(wall.now_ms, None, automatic=False))
     if refused is not None:
         close(case, model, "refused")
-        text = f"Not sent: {REFUSALS[refused]}."
-        return [*said, progress(case, model, "withheld", refused, text, order.order_id)]
+        return [*said, withheld(case, model, refused, order.order_id)]
+    command = msgspec.structs.replace(command_for(case, model, policy, wall), actor=order.actor)
     return [*said, send(case, model, command)]
+
+
+def _ordered(model: Model, order: Order, policy: Policy, incident: str) -> Case:
+    """The case of a person's order; a rollback without a canary goes to the last known good."""
+    plan = model.plan
+    stable, canary = (plan.stable, plan.canary) if plan is not None else ("", None)
+    leaving = canary or stable
+    target = ledger.target_of(model, leaving, policy)
+    case = Case(incident, leaving, target, plan.rollout_id if plan is not None else "",
+                model.now_ms, wanted="rollback")  # fmt: skip
+    if order.kind == "promote":
+        case.kind, case.wanted, case.proven = "promotion", "promote", True
+        case.stable = stable if canary is not None else None
+        case.opened_ms = plan.steps[-1][0] if plan is not None and plan.steps else model.now_ms
+    case.text = f"{order.actor} ordered {order.kind} of {model.name}: {order.reason}"
+    return case
+
+
+def _breach_of_order(model: Model, case: Case, order: Order, wall: Wall) -> Breach:
+    """The ground of a person's command, on the record before it (H14)."""
+    evidence = GuardVerdict(name="order", signal="order", verdict="breach", guarantee=False)
+    declared = model.plan is not None and not model.plan.inferred
+    return Breach(
+        breach_id=ids.breach_id(case.incident_id, "order"), incident_id=case.incident_id,
+        model=model.name, version=case.version, rollout_id=case.rollout_id, guard="order",
+        signal="order", action="rollback", reason="ordered", text=case.text, evidence=evidence,
+        stable=case.stable, roles="declared" if declared else "inferred",
+        decided_at=model.now_ms, position={}, config_digest=wall.digest,
+    )  # fmt: skip
 
 
 def _answer(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said]:
@@ -334,10 +347,11 @@ def _answer(model: Model, order: Order, policy: Policy, wall: Wall) -> list[Said
         case.proposed, case.proposal = None, None
         text = "The approval came after the proposal had expired; it is decided again."
         return [progress(case, model, "withheld", "expired", text, cause)]
-    if case.kind == "promotion" and not case.proven:
+    # A person passes holds and budgets, not what became of target and proof since.
+    refused = refusal(case, model, policy, Facts(wall.now_ms, None, automatic=False))
+    if refused is not None:
         case.proposed, case.proposal = None, None
-        text = f"Not sent: {REFUSALS['unproven']}."
-        return [progress(case, model, "withheld", "unproven", text, cause)]
+        return [withheld(case, model, refused, cause)]
     command = msgspec.structs.replace(
         proposed, mode="enforce", actor=order.actor, issued_at=wall.now_ms, fence=wall.fence,
         expires_at=wall.now_ms + policy.expires_after.ms,

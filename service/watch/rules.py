@@ -1,10 +1,7 @@
-"""May this decision become a command? The do-no-harm rules, on one page; they can only say no.
+"""Gather what the do-no-harm rules look at, and ask them. The rules stand in `service/harm.py`.
 
-Each rule looks at plain facts and answers with its word, or not at all. The first refusal counts;
-it is written on the incident and counted, never passed over in silence. Holds and the kill switch
-are read by the shell, immediately before a command would be sent, and come in as facts.
-
-A person's order passes the rules that bind only automatic action.
+Holds, the kill switch and what is known of the whole fleet are read by the shell, immediately
+before a command would be sent, and come in as facts.
 """
 
 from __future__ import annotations
@@ -12,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from schemas.policies import Policy
-from service.watch.ledger import fault_of, just_restored, quarantined
+from service import harm
+from service.harm import Fleet, Refuse, Wish
+from service.watch import ledger
 from service.watch.state import Case, Model
 
 
@@ -25,92 +24,90 @@ class Facts(NamedTuple):
     both_moved: bool = False
     stable_ill: bool = False
     automatic: bool = True
+    fleet: Fleet | None = None
+    frozen: str | None = None
+    """Why nothing is promoted now, or None."""
 
 
-REFUSALS = {
-    "observe": "the policy only observes; it would have acted",
-    "roles": "stable and canary are inferred from traffic, and the policy does not permit that",
-    "no_target": "there is no version that is known good to return to",
-    "quarantined": "the version to return to was itself rolled back a short while ago",
-    "unproven": "the canary no longer passes, or an incident about it or its stable is open",
-    "superseded": "the version no longer serves under the current plan",
-    "one_hop": "this incident has used up its tries, or the version was itself only just restored",
-    "both_moved": "stable became worse together with the canary; a rollback cures nothing",
-    "stable_ill": "the stable version fails its own objectives; it is no target",
-    "stale": "the decision is older than the policy permits",
-    "cooldown": "this model was rolled back automatically a short while ago",
-    "hold": "an operator holds automatic action",
-}
-
-
-def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> str | None:
-    """Name the first rule that forbids the command of a case, or None.
+def refusal(case: Case, model: Model, policy: Policy, facts: Facts) -> Refuse | None:
+    """Give the first rule that forbids the command of a case, or None.
 
     Examples
     --------
     >>> case = Case("i", "v2", None, "r", 0)
-    >>> refusal(case, Model("m"), Policy(model="m", mode="enforce"), Facts(0, None))
+    >>> refusal(case, Model("m"), Policy(model="m", mode="enforce"), Facts(0, None)).reason
     'no_target'
     """
-    plan = model.plan
-    if facts.automatic and policy.mode == "observe":
-        return "observe"
-    if case.kind == "promotion":
-        return _promotion(case, model, policy, facts)
-    if plan is None or case.stable is None or case.stable == case.version:
-        return "no_target"
-    if case.hop == 0 and case.version not in (plan.stable, plan.canary):
-        return "superseded"
-    if quarantined(model, case.stable, policy):
-        return "quarantined"
-    if case.hop == 0 and case.stable != plan.stable:
-        # A target of the ledger must still be one, and the failing stable still be alone.
-        if plan.canary is not None:
-            return "no_target"
-        if (fault := fault_of(model, case.stable, policy)) is not None:
-            return fault
-        if facts.automatic and just_restored(model, case.version, policy):
-            return "one_hop"
-    if case.hop > policy.retries:
-        return "one_hop"
-    if not facts.automatic:
+    return harm.judge(wish_of(case, model, policy, facts))
+
+
+def wish_of(case: Case, model: Model, policy: Policy, facts: Facts) -> Wish:
+    """Write down everything that the rules look at."""
+    plan, promotes = model.plan, case.kind == "promotion"
+    last_ms = model.rollbacks[-1] if model.rollbacks else None
+    return Wish(
+        automatic=facts.automatic,
+        promotes=promotes,
+        tries=case.hop - case.base,
+        mode=policy.mode,
+        roles=plan is None or not plan.inferred or (policy.roles == "inferred" and not promotes),
+        target=_target(case, model),
+        target_fault=_fault_of_target(case, model, policy),
+        serves=_serves(case, model),
+        restored=not promotes and _is_stable(case, model)
+        and ledger.just_restored(model, case.version, policy),
+        retries=policy.retries,
+        proven=case.proven and not _in_trouble(case, model),
+        both_moved=facts.both_moved,
+        stable_ill=facts.stable_ill,
+        age_ms=facts.now_wall_ms - model.now_ms,
+        max_age_ms=policy.max_decision_age.ms,
+        since_rollback_ms=None if last_ms is None else facts.now_wall_ms - last_ms,
+        cooldown_ms=policy.cooldown.ms,
+        spent=harm.within(model.rollbacks, facts.now_wall_ms, policy.budget.per.ms),
+        budget=policy.budget.rollbacks,
+        tripped=model.tripped,
+        fleet=facts.fleet,
+        frozen=facts.frozen,
+        held=facts.held,
+    )  # fmt: skip
+
+
+def _target(case: Case, model: Model) -> str | None:
+    if model.plan is None or case.stable is None or case.stable == case.version:
         return None
-    return _automatic(case, model, policy, facts)
+    return case.version if case.kind == "promotion" else case.stable
 
 
-def _promotion(case: Case, model: Model, policy: Policy, facts: Facts) -> str | None:
+def _serves(case: Case, model: Model) -> bool:
     plan = model.plan
-    if plan is None or (plan.canary, plan.stable) != (case.version, case.stable):
-        return "superseded"
-    if plan.inferred:
-        return "roles"
-    if not case.proven:
-        return "unproven"
-    if quarantined(model, case.version, policy):
+    if plan is None:
+        return False
+    if case.kind == "promotion":
+        return (plan.canary, plan.stable) == (case.version, case.stable)
+    return case.version in (plan.stable, plan.canary)
+
+
+def _is_stable(case: Case, model: Model) -> bool:
+    return model.plan is not None and case.version == model.plan.stable
+
+
+def _fault_of_target(case: Case, model: Model, policy: Policy) -> str | None:
+    plan, target = model.plan, _target(case, model)
+    if plan is None or target is None:
+        return None
+    if ledger.quarantined(model, target, policy):
         return "quarantined"
-    if any(c.version in (case.version, case.stable) and c.kind == "breach" and not c.closed
-           and c.wanted != "alert" for c in model.cases.values()):  # fmt: skip
-        return "unproven"
-    if case.hop - case.base > policy.retries:
-        return "one_hop"
-    if facts.stable_ill:
-        return "stable_ill"
-    if facts.now_wall_ms - model.now_ms > policy.max_decision_age.ms:
-        return "stale"
-    return "hold" if facts.held else None
+    if case.kind == "promotion" or target == plan.stable or case.hop > case.base:
+        return None
+    # A target of the ledger must be one still, and the failing stable alone.
+    return "no_target" if plan.canary is not None else ledger.fault_of(model, target, policy)
 
 
-def _automatic(case: Case, model: Model, policy: Policy, facts: Facts) -> str | None:
-    if model.plan is not None and model.plan.inferred and policy.roles != "inferred":
-        return "roles"
-    if facts.both_moved:
-        return "both_moved"
-    if facts.stable_ill:
-        return "stable_ill"
-    if facts.now_wall_ms - model.now_ms > policy.max_decision_age.ms:
-        return "stale"
-    since_ms = facts.now_wall_ms - model.last_rollback_ms
-    # A clock that moved back counts as still cooling down; a second try is the same rollback.
-    if case.hop == 0 and model.last_rollback_ms and since_ms < policy.cooldown.ms:
-        return "cooldown"
-    return "hold" if facts.held else None
+def _in_trouble(case: Case, model: Model) -> bool:
+    """Whether an incident that acts is open about a canary or its stable."""
+    return any(
+        other.version in (case.version, case.stable) and other.kind == "breach"
+        and not other.closed and other.wanted != "alert"
+        for other in model.cases.values()
+    )  # fmt: skip

@@ -10,7 +10,7 @@ the shell asks `order.act` with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.commands import Order
@@ -18,11 +18,12 @@ from schemas.events import Rollout
 from schemas.facts import Receipt
 from schemas.observations import Observations
 from schemas.plugins import Registry
-from schemas.policies import Policy, policy_for
+from schemas.policies import Freeze, Policy, frozen, policy_for
 from schemas.times import to_ms
 from schemas.verdicts import Verdict
+from service.harm import Fleet, Refuse
 from service.watch import ledger, order, promote
-from service.watch.absorb import absorb, due, equip, replan
+from service.watch.absorb import absorb, due, equip, hush, replan
 from service.watch.decide import judge
 from service.watch.detect import Guard
 from service.watch.order import Said, Wall
@@ -55,8 +56,12 @@ class Wanting(NamedTuple):
 class Book:
     """All models of one keyed partition."""
 
-    def __init__(self, policies: list[Policy], registry: Registry, digest: str) -> None:
+    def __init__(
+        self, policies: list[Policy], registry: Registry, digest: str,
+        freezes: Sequence[Freeze] = (),
+    ) -> None:  # fmt: skip
         self._policies, self._registry, self._digest = policies, registry, digest
+        self._freezes = freezes
         self._named: dict[str, Policy | None] = {}
         self.partition = Partition()
         self.models: dict[str, Model] = {}
@@ -149,20 +154,25 @@ class Book:
                     moved, ill = self._flags.get(case.incident_id, (False, False))
                     yield Wanting(model, case, policy, moved, ill)
 
-    def refused(self, wanting: Wanting, wall: Wall) -> str | None:
-        """The rule that forbids a command, holds left aside: those are read only if it is none."""
+    def refused(self, wanting: Wanting, wall: Wall) -> Refuse | None:
+        """What forbids a command; holds and fleet are left aside, and read only if nothing does."""
         model, case, policy, _, _ = wanting
-        return refusal(case, model, policy, self._facts(wanting, wall, None))
+        return refusal(case, model, policy, self._facts(wanting, wall, None, None))
 
-    def _facts(self, wanting: Wanting, wall: Wall, held: str | None) -> Facts:
-        first = wanting.case.hop == 0
+    def _facts(
+        self, wanting: Wanting, wall: Wall, held: str | None, fleet: Fleet | None
+    ) -> Facts:  # fmt: skip
+        first = wanting.case.hop == wanting.case.base
         return Facts(wall.now_ms, held, both_moved=wanting.both_moved and first,
-                     stable_ill=wanting.stable_ill and first)  # fmt: skip
+                     stable_ill=wanting.stable_ill and first, fleet=fleet,
+                     frozen=frozen(self._freezes, wanting.model.name, wall.now_ms))  # fmt: skip
 
-    def act(self, wanting: Wanting, wall: Wall, held: str | None) -> list[Said]:
+    def act(
+        self, wanting: Wanting, wall: Wall, held: str | None, fleet: Fleet | None = None
+    ) -> list[Said]:
         """Send, propose or withhold one command, given what the shell knows."""
         model, case, policy, _, _ = wanting
-        said = order.act(case, model, policy, self._facts(wanting, wall, held), wall)
+        said = order.act(case, model, policy, self._facts(wanting, wall, held, fleet), wall)
         if said:
             self.changed.add(model.name)
         return said
@@ -184,6 +194,7 @@ class Book:
         for model in self.models.values():
             model.now_ms = max(model.now_ms, now_ms)
             policy = self.policy(model.name)
+            hush(model, self.guards[model.name], {})
             replanned = False
             for event in due(model):
                 replanned |= replan(model, self.guards[model.name], event, policy, self._registry)
@@ -238,6 +249,7 @@ class Book:
                 if step is not None:
                     self._flags[step.incident_id] = (False, judged.stable_ill)
         if policy is not None:
+            said += order.returned(model, policy)
             said += order.verify_cases(model, policy)
         return said
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -25,10 +24,10 @@ from schemas.verdicts import Verdict
 from schemas.wire import InvalidEvent, decode_one
 from service.clock import Clock
 from service.engine.base import Effect, Engine, Headers, Message, Record, Snapshot
-from service.switch import pressed
 from service.telemetry import Metrics
 from service.watch.order import Said, Wall
-from service.watch.step import Book
+from service.watch.step import Book, Wanting
+from service.watch.stops import Memory, Seen, Stops, look
 from service.watch.view import view_of
 
 log = structlog.get_logger()
@@ -45,14 +44,6 @@ _encode = msgspec.json.Encoder().encode
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent)
 
 
-class Holds(Protocol):
-    """What is asked before acting."""
-
-    def blocking(self, model: str, now_ms: int) -> Hold | None:
-        """The hold in force for a model, if any."""
-        ...
-
-
 class Signer(Protocol):
     """Signs commands."""
 
@@ -66,12 +57,12 @@ class WatchWorker:
 
     def __init__(
         self, engine: Engine, clock: Clock, metrics: Metrics, policies: list[Policy],
-        registry: Registry, holds: Holds, signer: Signer, digest: str,
-        kill_switch_file: Path | None = None,
+        registry: Registry, stops: Stops, signer: Signer, digest: str,
     ) -> None:  # fmt: skip
         self._engine, self._clock, self._metrics = engine, clock, metrics
         self._policies, self._registry, self._digest = policies, registry, digest
-        self._holds, self._signer, self._kill_switch = holds, signer, kill_switch_file
+        self._stops, self._signer = stops, signer
+        self._memory = Memory()
         self._books: dict[int, Book] = {}
         self._epochs: dict[int, int] = {}
         self._lag_s: dict[int, float] = {}
@@ -82,7 +73,7 @@ class WatchWorker:
 
     async def open(self, partition: int, epoch: int, states: Mapping[str, bytes]) -> None:
         """Take over a partition."""
-        book = Book(self._policies, self._registry, self._digest)
+        book = Book(self._policies, self._registry, self._digest, self._stops.freezes)
         await asyncio.to_thread(book.restore, states)
         self._books[partition], self._epochs[partition] = book, epoch
         self._lag_s[partition] = 0.0
@@ -108,13 +99,13 @@ class WatchWorker:
             lag_s = (self._clock.now_ms() - records[-1].time_ms) / 1000
             self._lag_s[partition] = max(0.0, lag_s)
             self._metrics.lag_s.labels(STAGE).set(self._lag_s[partition])
+        now_ms = self._clock.now_ms()
+        doubt = await asyncio.to_thread(self._memory.note, self._stops, book, said, now_ms)
+        held_all: list[Hold] = []
         for wanting in list(book.wanting()):
-            wall = self._wall(partition)
-            # Holds cost a query; they matter only to what nothing else forbids.
-            refused = book.refused(wanting, wall)
-            held = None if refused else await self._held(wanting.model.name)
-            said += book.act(wanting, wall, held)
+            said += await self._send(book, wanting, self._wall(partition), doubt, held_all)
         messages = self._messages(said)
+        messages += [("holds", Message(h.model.encode(), _encode(h))) for h in held_all]
         if said:
             self._metrics.sent.labels(STAGE).inc(len(said))
             self._metrics.decision_s.observe(self._clock.monotonic_s() - started_s)
@@ -151,16 +142,24 @@ class WatchWorker:
                       offset=record.offset, reason=str(fault))  # fmt: skip
             return ()
 
-    async def _held(self, model: str) -> str | None:
-        """Why automatic action on a model is held; doubt counts as held."""
-        try:
-            if (why := pressed(self._kill_switch)) is not None:
-                return why
-            now_ms = self._clock.now_ms()
-            hold = await asyncio.to_thread(self._holds.blocking, model, now_ms)
-        except Exception as fault:
-            return f"the holds cannot be read ({type(fault).__name__})"
-        return None if hold is None else f"{hold.actor}: {hold.reason}"
+    async def _send(
+        self, book: Book, wanting: Wanting, wall: Wall, doubt: str | None, held_all: list[Hold]
+    ) -> list[Said]:  # fmt: skip
+        """Send, propose or withhold one command, with holds and fleet read right before."""
+        # They cost queries, and matter only to what nothing else forbids.
+        if book.refused(wanting, wall) is not None:
+            return book.act(wanting, wall, None)
+        seen = Seen(held=doubt)
+        if doubt is None:
+            seen = await asyncio.to_thread(look, self._stops, wanting, self._clock.now_ms())
+        if seen.hold is not None:
+            held_all.append(seen.hold)
+        said = book.act(wanting, wall, seen.held, seen.fleet)
+        sent = any(isinstance(fact, Command) and fact.action == "rollback" for fact in said)
+        if seen.reserved and not sent:
+            release = self._stops.fleet.release
+            await asyncio.to_thread(release, wanting.model.name, wanting.case.incident_id)
+        return said
 
     def _messages(self, said: Sequence[Said]) -> list[tuple[str, Message]]:
         """Encode what was said, in the order in which it must be durable."""
@@ -187,7 +186,7 @@ class WatchWorker:
                         incident=fact.incident_id)  # fmt: skip
         else:
             if fact.kind == "withheld":
-                self._metrics.refusals.labels(fact.reason).inc()
+                self._metrics.refusals.labels(str(fact.evidence.get("rule", fact.reason))).inc()
             if fact.kind in ("verified", "unverified"):
                 self._metrics.verified.labels(fact.kind).inc()
             log.info("progress", model=fact.model, kind=fact.kind, incident=fact.incident_id,
