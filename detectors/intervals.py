@@ -21,6 +21,7 @@ sequences. Lindon, Malek (2022), Anytime-valid inference for multinomial count d
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import lgamma, log, log1p
 
 import numpy as np
@@ -45,6 +46,7 @@ def _log_mixed(bad: float, n: float) -> float:
     return mixed - _NONE_MIXED
 
 
+@lru_cache(maxsize=4096)  # a version is judged often while no row of its own comes
 def rate_bounds(bad: float, n: float, alpha: float) -> tuple[float, float]:
     """Lowest and highest rate that stand after `bad` of `n` rows; (0, 1) before any.
 

@@ -105,6 +105,7 @@ class RateGuard:
 
     def rearm(self) -> None:
         """Clear latch and evidence. Restarts keep counting, so an alarm costs no new alpha."""
+        self._said: Reading | None = None
         self._fired: Fired | None = None
         self._start: F64 = np.full(len(ODDS), -np.inf)
         self._bad = self._good = 0
@@ -114,6 +115,7 @@ class RateGuard:
         """Take rows with losses 0 or 1."""
         require_rows(rows, self._last, paired=False, binary=True)
         if len(rows.loss):
+            self._said = None
             bad = rows.loss > 0
             self._last = int(rows.position[-1])
             self._n += len(bad)
@@ -171,8 +173,12 @@ class RateGuard:
 
     def reading(self) -> Reading:
         """Say how strong the evidence is now, or was at the first crossing."""
-        warming = self._n < self._warm
-        return reading_of(self._statistic(), self._threshold, self._fired, self._n, warming=warming)
+        if self._said is None:  # asked several times between two batches
+            warming = self._n < self._warm
+            self._said = reading_of(
+                self._statistic(), self._threshold, self._fired, self._n, warming=warming
+            )
+        return self._said
 
     def interval(self) -> Interval:
         """Bound the share of bad rows over the version's life, at 1 - alpha."""
@@ -191,6 +197,7 @@ class RateGuard:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state()`."""
+        self._said = None
         with restoring(self, self.VERSION, state):
             self._start = levels_from(state["start"], len(ODDS))
             self._bad, self._good, self._buckets.opened_ms = state["open"]
