@@ -314,8 +314,8 @@ def _faults_of_votes(policy: Policy, path: str) -> Iterator[str]:
     for j, guard in enumerate(policy.guards):
         if guard.quantile is not None and guard.max_increase is not None:
             yield (
-                f"{path}.guards[{j}].max_increase: found it with a quantile and votes: {policy.votes}, "
-                "expected max, because the stable's bar is made of predictions"
+                f"{path}.guards[{j}].max_increase: found it with a quantile and votes: "
+                f"{policy.votes}, expected max, because the stable's bar is made of predictions"
             )
 
 

@@ -65,7 +65,7 @@ class GuardVerdict(Struct, frozen=True, omit_defaults=False):
     slice: str = ""
     """The slice that was judged, as `country=DE`; empty: all rows together."""
     votes: str = "prediction"
-    """What `n` counts: `prediction`; `unit`, each with one vote; `pair`, those that differ."""
+    """What `n` counts: `prediction`; `unit`, each with one vote; `pair` of canary and stable."""
     slices: int = 0
     """Of all rows together: how many slices are judged besides. A verdict lists the worst."""
     beyond: int = 0

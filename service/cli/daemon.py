@@ -97,6 +97,12 @@ def _notes(config: Config) -> list[str]:
                      f"of {policy.alpha:g} for {policy.model}")  # fmt: skip
         if policy.labels == "optimistic":
             notes.append(f"{path}.labels: optimistic is judged as matured in this release")
+        if policy.votes == "pair":
+            notes.append(
+                f"{path}.votes: limits against the stable and promotion count pairs whose answers "
+                "differ; what both versions get wrong counts for neither, which is stricter than "
+                "comparing rates. Limits against a number count predictions"
+            )
         if policy.votes == "unit":
             notes.append(
                 f"{path}.votes: a stable version is not compared with the one before it, and "

@@ -132,7 +132,7 @@ class Models:
             tuple(sorted({s.removeprefix("feature:") for s in signals if s.startswith("feature:")}))
         )
         self.segments.append(tuple(sorted({g.segment for g in guards if g.segment is not None})))
-        self.by_unit.append(policy is not None and policy.votes == "unit")
+        self.by_unit.append(policy is not None and policy.votes != "prediction")
         if number >= len(self.horizon_ms):
             more = max(16, number)
             self.horizon_ms = np.append(self.horizon_ms, np.zeros(more, np.int64))

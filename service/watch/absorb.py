@@ -85,7 +85,7 @@ def equip(model: Model, guards: Guards, policy: Policy | None, registry: Registr
         slices = partial(slices_of, model=model, version=name)
         wanted = guards_for(policy, role, registry, stable, slices)
         # A reference of rows says nothing of units, and a re-arming test takes no votes.
-        if role == "stable" and policy.votes == "prediction":
+        if role == "stable" and policy.votes != "unit":
             wanted |= ledger.guards_after(policy, model, registry)
             wanted = ledger.rearming(policy, model, name, wanted, registry)
         had = guards.get(name, {})

@@ -126,7 +126,7 @@ def entry_of(
         coverage=version.coverage if spec.signal in NEEDS_LABELS else None, action=spec.acts,
         limit=limit, alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
         guard=spec.label, slice=str(guard.slice or ""),
-        votes="prediction" if guard.votes is None else "unit",
+        votes=guard.counts,
         slices=0 if guard.slice else len(slices_of(spec, model, version.name)),
         beyond=0 if guard.slice else model.beyond.get(spec.label, 0),
     )  # fmt: skip
@@ -300,7 +300,7 @@ def _sentence(entry: GuardVerdict, version: Version) -> str:
         return f"{of} has shifted (a drift warning, without guarantee)."
     if entry.evidence is None or entry.threshold is None:
         return f"{proved} (no false-alarm guarantee)."
-    rows = {"prediction": "rows", "unit": "votes of units", "pair": "pairs that differ"}
+    rows = {"prediction": "rows", "unit": "votes of units", "pair": "pairs"}
     return (f"{proved} (evidence {entry.evidence:.1f} of {entry.threshold:.1f} nats, "
             f"{entry.n} {rows[entry.votes]}).")  # fmt: skip
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
@@ -30,6 +30,7 @@ from schemas.policies import (
     Policy,
 )
 from service.watch.named import params_of
+from service.watch.pairs import Pairs
 from service.watch.slices import Slice, name_of
 from service.watch.votes import Votes
 
@@ -58,7 +59,7 @@ class Guard:
     """The slice it judges; None: all rows."""
     gate: bool = False
     """It proves a canary fit for promotion; its alarm is no breach."""
-    votes: Votes | None = None
+    votes: Votes | Pairs | None = None
     """Units that vote together; None: every row is a vote of its own."""
     bar: float | None = None
     """With votes on a quantile: what is voted on is whether a row lies above this."""
@@ -71,6 +72,13 @@ class Guard:
     def name(self) -> str:
         """The guard's name in reports."""
         return name_of(self.spec, self.slice)
+
+    @property
+    def counts(self) -> Literal["prediction", "unit", "pair"]:
+        """What its detector counts."""
+        if self.votes is None:
+            return "prediction"
+        return "unit" if isinstance(self.votes, Votes) else "pair"
 
     @property
     def guarantee(self) -> bool:
@@ -181,8 +189,8 @@ def gates_for(policy: Policy, registry: Registry, stable: str) -> dict[str, Guar
     for signal in dict.fromkeys(signals):
         name = f"{GATE}{signal} against {stable}"
         spec = GuardSpec(signal=signal, name=name, max_increase=margin)
-        by_unit = policy.votes == "unit"
-        detector = registry.make("unit_promote" if by_unit else "promote", margin=1 + margin)
+        kind = "unit_promote" if policy.votes == "unit" else "promote"
+        detector = registry.make(kind, margin=1 + margin)
         gate = Guard(spec, detector, "paired", None, None, gate=True)
         gate.votes = votes_for(policy, gate)
         gates[name] = gate
@@ -206,13 +214,15 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | Non
         # A share of traffic is the router's doing, row by row.
         by_unit = policy.votes == "unit" and spec.signal != "traffic_share"
         guard = (_of_units if by_unit else _of_rows)(spec, alpha, registry)
-        guard.votes = votes_for(policy, guard) if by_unit else None
+        guard.votes = votes_for(policy, guard) if spec.signal != "traffic_share" else None
     guard.slice = part
     return guard
 
 
-def votes_for(policy: Policy, guard: Guard) -> Votes | None:
-    """The open votes of a guard under `votes: unit`."""
+def votes_for(policy: Policy, guard: Guard) -> Votes | Pairs | None:
+    """What gathers rows into votes before a guard's detector; None: every row is one."""
+    if policy.votes == "pair" and guard.arms == "paired":
+        return Pairs(policy.unit_window.ms)
     if policy.votes != "unit":
         return None
     return Votes(policy.unit_window.ms, paired=guard.arms == "paired", gate=guard.gate)
