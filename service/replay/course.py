@@ -6,8 +6,8 @@ line that says so is looked for in between.
 
 How. Rows wait until a judgement is due and are then fed at once. It is due
 
-- after each of the first rows since the plan changed, then each time a quarter more, at most
-  `MOST_ROWS` apart;
+- after the first row since the plan changed, then each time a quarter more, at least `FEWEST_ROWS`
+  and at most `MOST_ROWS` apart;
 - on the line on which a version falls silent or speaks again, a rollout event takes effect or a new
   version comes;
 - on the first line of the model after a cool-down, or after a step of its canary was held long
@@ -25,7 +25,7 @@ cool-down holds. Wall time is event time. Holds belong to the time of living peo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +48,8 @@ from service.watch.state import Model
 from service.watch.step import JUDGE_EVERY_MS, Book
 
 PORTION = 4
+FEWEST_ROWS = 16
+"""Fewest rows between two judgements, after that of a plan's first row."""
 MOST_ROWS = 4096
 """Most rows between two judgements."""
 QUIET_MS = 0
@@ -126,15 +128,16 @@ class Course:
     def _run(self, end: int) -> None:
         """Judge at every line up to `end` where it is due."""
         while True:
-            plan = self._plan_line()
-            line = min(plan, self._row_line(), self._silent_line(), self._cooled_line(),
-                       self._baked_line())  # fmt: skip
+            plan, silent = self._plan_line(), self._silent_lines()
+            line = min(plan, self._row_line(), self._cooled_line(), self._baked_line(),
+                       *silent.values())  # fmt: skip
             if line > end:
                 return
             if plan == line:
                 self._settle(line - 1)
                 self._since = 0
-            self._judge(line, self._mark_at(line))
+            turned = {name for name, at in silent.items() if at == line}
+            self._judge(line, self._mark_at(line), turned)
 
     def _settle(self, line: int) -> None:
         """Feed and judge what is left up to a line."""
@@ -143,26 +146,27 @@ class Course:
 
     def _row_line(self) -> int:
         """The line with which enough rows have come."""
-        wanted = min(MOST_ROWS, max(1, self._since // PORTION))
+        fewest = FEWEST_ROWS if self._since else 1
+        wanted = min(MOST_ROWS, max(fewest, self._since // PORTION))
         at = self._queues.at + wanted - 1
         return int(self._queues.merged[at]) if at < len(self._queues.merged) else NEVER
 
-    def _silent_line(self) -> int:
-        """The line on which a live version falls silent, or a silent one speaks again."""
+    def _silent_lines(self) -> dict[str, int]:
+        """The lines on which live versions fall silent, or silent ones speak again."""
         model = self.model
         plan = model.plan if model is not None else None
         if model is None or plan is None:
-            return NEVER
-        lines = [NEVER]
+            return {}
+        lines: dict[str, int] = {}
         for name in filter(None, (plan.stable, plan.canary)):
             version = model.versions.get(name)
             verdict = version.verdict if version is not None else None
             is_silent = verdict is not None and verdict.reason in ("stale", "no_data")
             if is_silent:
-                lines.append(self._silence.speaks_after(name, self._line))
+                lines[name] = self._silence.speaks_after(name, self._line)
             elif name == plan.stable or plan.weight != 0:
-                lines.append(self._silence.silent_after(name, self._line))
-        return min(lines)
+                lines[name] = self._silence.silent_after(name, self._line)
+        return lines
 
     def _plan_line(self) -> int:
         """The line on which a rollout event's time is reached."""
@@ -208,16 +212,25 @@ class Course:
 
     # -- judging ---------------------------------------------------------------------------------
 
-    def _judge(self, line: int, mark_ms: int) -> None:
-        """Judge on the first line up to this one that says something new, or on this one."""
-        fired_before = self._fired()
-        said = self._try(line, mark_ms, {})
-        fired = [self._queues.line_of(p) for key, p in self._fired().items()
-                 if key not in fired_before]  # fmt: skip
-        if fired or self._news(said):
-            line, mark_ms = self._search(line, mark_ms, min(fired, default=line))
-            self._restore()
+    def _judge(self, line: int, mark_ms: int, turned: Collection[str] = ()) -> None:
+        """Judge on the first line up to this one that says something new, or on this one.
+
+        Parameters
+        ----------
+        turned : collection of str
+            Versions that fall silent or speak on this very line: that needs no search.
+        """
+        if not self._queues.count(line - 1):
             said = self._try(line, mark_ms, {SOURCE: line})
+        else:
+            fired_before = self._fired()
+            said = self._try(line, mark_ms, {})
+            fired = [self._queues.line_of(p) for key, p in self._fired().items()
+                     if key not in fired_before]  # fmt: skip
+            if fired or self._news(said, turned):
+                line, mark_ms = self._search(line, mark_ms, min(fired, default=line))
+                self._restore()
+                said = self._try(line, mark_ms, {SOURCE: line})
         before = self._queues.at
         self._queues.fed(line)
         self._line, self._mark_ms = line, mark_ms
@@ -294,9 +307,12 @@ class Course:
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def _news(self, said: Iterable[Said]) -> bool:
+    def _news(self, said: Iterable[Said], known: Collection[str] = ()) -> bool:
+        """Whether something new is said, verdicts of some versions left aside."""
         return any(
-            self._is_new(fact) if isinstance(fact, Verdict) else isinstance(fact, Breach)
+            fact.version not in known and self._is_new(fact)
+            if isinstance(fact, Verdict)
+            else isinstance(fact, Breach)
             for fact in said
         )
 

@@ -94,6 +94,10 @@ class Queues:
         """Rows that were not fed."""
         return len(self.merged) - self.at
 
+    def count(self, line: int) -> int:
+        """Rows up to this line that were not fed."""
+        return max(0, int(np.searchsorted(self.merged, line, side="right")) - self.at)
+
     def last(self, line: int) -> int | None:
         """The last line up to this one that has rows to feed."""
         end = int(np.searchsorted(self.merged, line, side="right"))
