@@ -51,6 +51,9 @@ PROVABLE = frozenset({
 GATE = "promote "
 """How the names of promotion gates begin; no guard may be called so."""
 
+PER_PREDICTION = frozenset({"error", "accuracy", "fp_per_prediction"})
+"""Rates of labelled rows whose denominator is all predictions."""
+
 MOST_SLICES = 256
 """Slices of one guard at most; each has detectors of its own in memory."""
 
@@ -84,6 +87,10 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """For `absolute_error` and `cost`: the highest value that counts, in the signal's own unit. The
     limit speaks of the mean of values so bounded; without a bound one row could be the whole mean.
     `brier` has 1."""
+    sampled_at_least: float | None = None
+    """Where labels are bought for a random part of predictions (outcomes carry `sampled`, the chance
+    of it): the least such chance, in (0, 1]. Each bad label then counts for as many predictions as
+    it stands for. For limits on `error`, `accuracy` and `fp_per_prediction`."""
     detector: str | None = None
     """A detector by name instead of a limit: river's `adwin`, `page_hinkley`, `kswin` on any signal,
     `ddm`, `eddm`, `fhddm`, `hddma`, `hddmw` on rates, or `stable_watch`. A warning, no guarantee;
@@ -196,7 +203,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Chance of ever rolling back a healthy version, shared by the guards, in (0, 0.5)."""
     guards: list[GuardSpec] = []
     promote: Promote | None = None
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     """Automatic rollbacks of this model. Once refused by it, no other follows until all of them are
     that long ago: the breaker against a version that turns bad and well and bad again."""
     cooldown: Duration = Duration(6 * 3600)
@@ -351,6 +358,7 @@ def _faults_of_guard(guard: GuardSpec, policy: Policy, path: str) -> Iterator[st
         yield from _faults_of_polled(guard, policy, path)
     elif guard.query:
         yield f"{path}.query: found one on {signal!r}, expected it only with signal prometheus"
+    yield from _faults_of_sampled(guard, policy, path)
     yield from _faults_of_limit(guard, path)
 
 
@@ -392,6 +400,22 @@ def _faults_of_mean(guard: GuardSpec, path: str) -> Iterator[str]:
         yield f"{path}.cap: found {highest:g}, expected a value above 0"
     elif guard.max is not None and not 0 < guard.max < highest:
         yield f"{path}.max: found {guard.max:g}, expected above 0 and below the cap {highest:g}"
+
+
+def _faults_of_sampled(guard: GuardSpec, policy: Policy, path: str) -> Iterator[str]:
+    least = guard.sampled_at_least
+    if least is None:
+        return
+    if not 0 < least <= 1:
+        yield f"{path}.sampled_at_least: found {least:g}, expected a chance above 0, at most 1"
+    elif guard.signal not in PER_PREDICTION or guard.max_increase is not None or guard.detector:
+        known = ", ".join(sorted(PER_PREDICTION))
+        yield f"{path}.sampled_at_least: found it on {guard.label!r}, expected a limit on {known}"
+    elif policy.votes == "unit" or policy.labels != "matured":
+        yield (
+            f"{path}.sampled_at_least: found it with votes: {policy.votes} and labels: "
+            f"{policy.labels}, expected votes: prediction and labels: matured"
+        )
 
 
 def _faults_of_limit(guard: GuardSpec, path: str) -> Iterator[str]:

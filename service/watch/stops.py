@@ -7,7 +7,7 @@ held, and nothing is raised.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -77,8 +77,14 @@ class Seen(NamedTuple):
     """A hold on everything that was set just now, to be told to all (H7)."""
 
 
-def look(stops: Stops, wanting: Wanting, now_ms: int) -> Seen:
-    """Look up everything for one case that wants a command."""
+def look(stops: Stops, wanting: Wanting, now_ms: int, turning: Collection[str] = ()) -> Seen:
+    """Look up everything for one case that wants a command.
+
+    Parameters
+    ----------
+    turning : collection of str
+        Models of this partition whose guards are on their way to an alarm (H7).
+    """
     model, case = wanting.model.name, wanting.case
     try:
         if (held := _held(stops, model, now_ms)) is not None:
@@ -86,7 +92,7 @@ def look(stops: Stops, wanting: Wanting, now_ms: int) -> Seen:
         if case.kind == "promotion":
             return Seen()
         limits = stops.limits
-        breached = stops.fleet.models("breach", now_ms - limits.together_within.ms)
+        breached = stops.fleet.models("breach", now_ms - limits.together_within.ms) | set(turning)
         watched = stops.fleet.models("watched", now_ms - WATCHED_MS)
         why = harm.together(breached, len(watched), limits.together_share, limits.together_models)
         if why is not None:

@@ -151,7 +151,8 @@ class WatchWorker:
             return book.act(wanting, wall, None)
         seen = Seen(held=doubt)
         if doubt is None:
-            seen = await asyncio.to_thread(look, self._stops, wanting, self._clock.now_ms())
+            now_ms, turning = self._clock.now_ms(), book.turning()
+            seen = await asyncio.to_thread(look, self._stops, wanting, now_ms, turning)
         if seen.hold is not None:
             held_all.append(seen.hold)
         said = book.act(wanting, wall, seen.held, seen.fleet)
