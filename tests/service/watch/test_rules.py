@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -418,3 +419,20 @@ def test_a_person_s_promotion_is_confirmed_from_traffic() -> None:
 
     assert ["breach", "promote"] == kinds(said)
     assert ["verified:traffic_moved"] == kinds(after)
+
+
+def test_the_page_for_auditors_names_only_what_exists() -> None:
+    """If this breaks, docs/safety.md promises a rule or a test that is not there."""
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "safety.md").read_text(encoding="utf-8")
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py"))
+
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", page))
+    rules = set(re.findall(r"`harm\.([a-z_]+)`", page))
+    files = set(re.findall(r"`([a-z]+/[a-z_/]+\.py)`", page))
+
+    assert named
+    assert [] == sorted(name for name in named if f"def {name}(" not in tests)
+    assert {rule.__name__ for rule in harm.RULES} <= rules
+    assert [] == sorted(name for name in rules if not hasattr(harm, name))
+    assert [] == sorted(name for name in files if not (root / name).is_file())
