@@ -88,9 +88,9 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     limit speaks of the mean of values so bounded; without a bound one row could be the whole mean.
     `brier` has 1."""
     sampled_at_least: float | None = None
-    """Where labels are bought for a random part of predictions (outcomes carry `sampled`, the chance
-    of it): the least such chance, in (0, 1]. Each bad label then counts for as many predictions as
-    it stands for. For limits on `error`, `accuracy` and `fp_per_prediction`."""
+    """Where labels are bought for a random part of predictions (outcomes carry `sampled`, the
+    chance of it): the least such chance, in (0, 1]. Each bad label then counts for as many
+    predictions as it stands for. For limits on `error`, `accuracy` and `fp_per_prediction`."""
     detector: str | None = None
     """A detector by name instead of a limit: river's `adwin`, `page_hinkley`, `kswin` on any signal,
     `ddm`, `eddm`, `fhddm`, `hddma`, `hddmw` on rates, or `stable_watch`. A warning, no guarantee;

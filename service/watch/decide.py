@@ -113,17 +113,20 @@ def entry_of(
     needs_labels = spec.signal in NEEDS_LABELS and spec.signal != "label_coverage"
     if labels.unidentified(version, spec, fired=reading.fired_at is not None):
         value, reason = "unknown", "not_identifiable"
-    elif needs_labels and labels.lost(version, policy, spec.signal):
+    elif needs_labels and labels.lost(version, policy, spec):
         value, reason = "unknown", "label_outage"
     elif reading.fired_at is not None:
         value, reason = "breach", "guard_alarmed"
     elif not guard.guarantee or _keeps(guard, shown, ratio):
         value, reason = "pass", "within_objectives"
+    coverage = version.coverage if spec.signal in NEEDS_LABELS else None
+    if reason == "label_outage":
+        coverage = labels.coverage(version, spec)
     return GuardVerdict(
         name=guard.name, signal=spec.signal, verdict=value, estimate=shown.estimate,
         lower=shown.lower, upper=shown.upper, stable_estimate=shown.stable_estimate,
         evidence=reading.statistic, threshold=reading.threshold, n=reading.n,
-        coverage=version.coverage if spec.signal in NEEDS_LABELS else None, action=spec.acts,
+        coverage=coverage, action=spec.acts,
         limit=limit, alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
         guard=spec.label, slice=str(guard.slice or ""),
         votes=guard.counts,
@@ -140,6 +143,8 @@ def _among_labelled(spec: GuardSpec, version: Version, loss: Interval) -> Interv
     """
     total = version.matured + version.unlabelled
     if spec.signal not in ("accuracy", "error") or spec.max_increase is not None or not total:
+        return loss
+    if spec.sampled_at_least is not None:
         return loss
     share = version.matured / total
     if share in (0.0, 1.0):
@@ -240,7 +245,9 @@ def _answer(
         signal, reason = blind[0].signal, blind[0].reason or "label_outage"
         if reason == "not_identifiable":
             return "unknown", reason, labels.unidentified_text(name, signal)
-        text = labels.lost_text(name, signal, labels.coverage(version, signal), policy)
+        if reason == "source_down":
+            return "unknown", reason, f"The source of {blind[0].name} does not answer."
+        text = labels.lost_text(name, signal, blind[0].coverage, policy)
         return "unknown", reason, text
     if all(entry.verdict == "pass" for entry in judging):
         return (

@@ -260,6 +260,8 @@ def _of_rows(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
                      None)  # fmt: skip
     if spec.quantile is not None:
         kind, params = "quantile", {"quantile": spec.quantile, "limit": limit}
+    elif spec.sampled_at_least is not None:
+        kind, params = "mean", {"limit": limit, "cap": 1 / spec.sampled_at_least}
     elif spec.signal in NEEDS_MEAN_GUARD:
         kind, params = "mean", {"limit": limit, "cap": spec.highest}
     else:

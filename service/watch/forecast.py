@@ -146,7 +146,8 @@ def _requests(guard: Guard, kind: str, traffic: Traffic, worse: float) -> float:
         detector: Any = guard.detector
         healthy = traffic.base_rate if guard.bar is None else detector.limit
         rate = min(worse * healthy, 0.999)
-        return planning.rate_rows(rate, detector.limit, detector.alpha) / traffic.share
+        least = guard.spec.sampled_at_least or 1.0
+        return planning.rate_rows(rate, detector.limit, detector.alpha) / traffic.share / least
     return REQUESTS[kind](guard.detector, traffic, worse)
 
 

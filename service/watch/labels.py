@@ -54,6 +54,8 @@ def count(version: Version, rows: Bool, table: Table, horizon_ms: int) -> None:
         version.flagged_labelled += int(np.count_nonzero((predicted == 1) & labelled))
         version.unflagged += int(np.count_nonzero(predicted == 0))
         version.unflagged_labelled += int(np.count_nonzero((predicted == 0) & labelled))
+        chance = table.sampled[rows][labelled]
+        version.stood_for += float(np.where(np.isnan(chance), 1.0, 1 / chance).sum())
         return
     if not horizon_ms:
         return
@@ -98,19 +100,23 @@ def coverage_by_age(version: Version, horizon_ms: int, now_ms: int) -> list[tupl
     return told
 
 
-def lost(version: Version, policy: Policy | None, signal: str) -> bool:
-    """Whether too few of a signal's matured predictions have a label."""
+def lost(version: Version, policy: Policy | None, spec: GuardSpec) -> bool:
+    """Whether too few of a guard's matured predictions have a label."""
     if policy is None:
         return False
-    share = coverage(version, signal)
-    total = version.flagged if signal in OF_FLAGGED else version.matured + version.unlabelled
+    share = coverage(version, spec)
+    of_flagged = spec.signal in OF_FLAGGED and spec.sampled_at_least is None
+    total = version.flagged if of_flagged else version.matured + version.unlabelled
     return total >= policy.min_rows and share is not None and share < policy.min_coverage
 
 
-def coverage(version: Version, signal: str) -> float | None:
-    """Share of a signal's matured predictions that have a label."""
-    labelled, total = version.matured, version.matured + version.unlabelled
-    if signal in OF_FLAGGED:
+def coverage(version: Version, spec: GuardSpec) -> float | None:
+    """Share of a guard's matured predictions that have a label, or for which one stands."""
+    labelled: float = version.matured
+    total = version.matured + version.unlabelled
+    if spec.sampled_at_least is not None:
+        labelled = min(version.stood_for, total)
+    elif spec.signal in OF_FLAGGED:
         labelled, total = version.flagged_labelled, version.flagged
     return labelled / total if total else None
 

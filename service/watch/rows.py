@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors import losses
-from detectors.base import F64, Bool, Rows
+from detectors.base import F64, I64, Bool, Rows
 from service.watch.detect import Guard
 from service.watch.silence import share_rows
 from service.watch.state import Model, Plan
@@ -58,6 +58,8 @@ def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) 
             return None
         index = np.flatnonzero(~np.isnan(values) & own)
         loss = values[index]
+    elif guard.spec.sampled_at_least is not None:
+        index, loss = _weighted(signal, table)
     else:
         index, loss = losses.select(signal, table.columns)
     if guard.slice is not None:
@@ -70,6 +72,23 @@ def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) 
     if not len(index):
         return None
     return Rows(loss.astype(np.float64), base + index, table.when_ms[index])
+
+
+def _weighted(signal: str, table: Table) -> tuple[I64, F64]:
+    """Every prediction; a bad one counts for as many as its label stands for, others for none.
+
+    The mean of bad / chance over all predictions is the share of bad ones, whichever were sampled
+    (Horvitz, Thompson 1952). A label that came by itself stands for its own prediction alone.
+    """
+    columns = table.columns
+    known = columns.positive_predicted >= 0 if signal == "fp_per_prediction" else columns.wrong >= 0
+    if signal == "fp_per_prediction":
+        bad = (columns.positive_predicted == 1) & (columns.positive_label == 0)
+    else:
+        bad = columns.wrong == 1
+    index = np.flatnonzero(known)
+    chance = np.where(np.isnan(table.sampled), 1.0, table.sampled)
+    return index, (bad / chance)[index]
 
 
 def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,

@@ -56,6 +56,8 @@ class Version(Struct):
     unflagged: int = 0
     """Final rows that were predicted negative."""
     unflagged_labelled: int = 0
+    stood_for: float = 0.0
+    """Final rows for which labels stand: each for one, or for 1 / chance where it was sampled."""
     ages: dict[int, list[int]] = {}
     """Bucket of served time -> predictions, and labels within each age of `labels.AGES`."""
     in_plan: int = 0

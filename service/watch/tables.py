@@ -49,6 +49,8 @@ class Table:
     segments: dict[str, I64]
     """Per segment, each row's value as an index into `classes` plus one; 0: it has none."""
     classes: list[str]
+    sampled: F64
+    """Chance with which the row was sent to labelling; NaN: its label came by itself."""
     unit: U64
     """Hash of the user or session; 0: not told."""
 
@@ -64,7 +66,7 @@ class Table:
             columns=_taken(self.columns, keep),
             features={name: column[keep] for name, column in self.features.items()},
             segments={name: column[keep] for name, column in self.segments.items()},
-            unit=self.unit[keep],
+            unit=self.unit[keep], sampled=self.sampled[keep],
         )  # fmt: skip
 
     def in_slice(self, segment: str, value: str) -> Bool:
@@ -161,6 +163,7 @@ def _table(
         features={name: column(name, np.nan).astype(np.float64) for name in features},
         segments={n.removeprefix(SEGMENT): column(n, 0).astype(np.int64) for n in segments},
         classes=message.classes, unit=column("unit", 0),
+        sampled=column("sampled", np.nan).astype(np.float64),
     )  # fmt: skip
     if sort == "final" and len(parts) > 1:
         return table.take(np.argsort(table.offset, kind="stable").astype(np.int64))

@@ -103,6 +103,8 @@ GUARD_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"signal": "error_rate"}, ": found no limit, expected exactly one of"),
     (ERRORS | {"max_increase": 0.1}, ": found max and max_increase"),
     (ERRORS | {"detector": "adwin"}, ".detector: found a detector and max"),
+    (ERRORS | {"sampled_at_least": 0.1}, ".sampled_at_least: found it on 'error_rate max=0.05'"),
+    ({"signal": "error", "max": 0.1, "sampled_at_least": 0}, ".sampled_at_least: found 0"),
     (ERRORS | {"segment": ""}, ".segment: found an empty name"),
     (ERRORS | {"segment": "region", "slices": 0}, ".slices: found 0"),
     (ERRORS | {"segment": "region", "slices": 257}, ".slices: found 257"),

@@ -48,6 +48,7 @@ class World:
     def __init__(
         self, wrong: tuple[float, float] = (0.01, 0.01), seconds: int = 400, seed: int = 1,
         delay_s: tuple[tuple[float, float], tuple[float, float]] = ((20, 20), (20, 20)),
+        sampled: float | None = None,
         labelled: Any = lambda predicted, version, second: np.ones(len(predicted), bool),
         flagged: float = 0.3, share: float = 0.5,
     ) -> None:  # fmt: skip
@@ -61,6 +62,9 @@ class World:
         mean_s = np.array(delay_s)[self.version, bad.astype(int)]
         self.observed_ms = self.served_ms + (random.exponential(mean_s) * 1000).astype(int) + 1
         has = labelled(self.predicted, self.version, np.arange(n) / 10)
+        self.sampled = sampled
+        if sampled is not None:
+            has = has & (random.random(n) < sampled)
         self.has = has & (self.observed_ms < self.served_ms + HORIZON_S * 1000)
 
     def messages(self, until_s: int) -> list[Observations]:
@@ -91,6 +95,8 @@ class World:
         }  # fmt: skip
         if kind in ("labelled", "matured"):
             columns |= {"observed_ms": self.observed_ms[rows], "label_value": self.label[rows]}
+            if self.sampled is not None:
+                columns["sampled"] = np.full(len(rows), self.sampled)
         return a_block(kind, topic, **columns)
 
 
@@ -157,6 +163,46 @@ def test_a_false_positive_rate_with_labels_for_all_is_judged() -> None:
     said = told(a_label_policy(FPR), World(wrong=(0.01, 0.3)))
 
     assert ["breach", "rollback"] == kinds(said)
+
+
+SAMPLED = GuardSpec(signal="error", max=0.05, sampled_at_least=0.1)
+
+
+def test_labels_bought_for_a_sample_stand_for_all() -> None:
+    """If this breaks, a team that can pay for a tenth of the labels is never protected."""
+    policy = a_label_policy(SAMPLED)
+
+    bad = told(policy, World(wrong=(0.01, 0.2), sampled=0.1, seconds=1000), 1200)
+    healthy = told(policy, World(wrong=(0.01, 0.01), sampled=0.1, seconds=1000), 1200)
+    plain = told(a_label_policy(), World(wrong=(0.01, 0.2), sampled=0.1, seconds=1000), 1200)
+
+    assert ["breach", "rollback"] == kinds(bad)
+    assert 0.12 < (breaches(bad)[0].evidence.estimate or 0) < 0.35
+    assert [] == kinds(healthy)
+    assert ("unknown", "label_outage") == (last_verdict(plain).verdict, last_verdict(plain).reason)
+    entry = last_verdict(healthy).guards[0]
+    assert 0.01 == pytest.approx(entry.estimate, abs=0.01)
+
+
+def test_a_sample_that_stops_coming_is_an_outage() -> None:
+    """If this breaks, an audit that nobody does any more looks like health."""
+    world = World(sampled=0.1, labelled=lambda p, version, second: (second < 20) | (version == 0))
+
+    verdict = last_verdict(told(a_label_policy(SAMPLED), world))
+
+    assert ("unknown", "label_outage") == (verdict.verdict, verdict.reason)
+
+
+def test_the_budget_holds_for_sampled_labels_at_the_limit() -> None:
+    """If this breaks, a version at its limit is rolled back more often than was promised.
+
+    30 runs at alpha 0.05 alarm 1.5 times on average, 7 times or more with a chance below 0.001.
+    """
+    policy = a_label_policy(SAMPLED, alpha=0.05)
+
+    runs = [told(policy, World((0.0, 0.05), 300, seed, sampled=0.1), 300) for seed in range(30)]
+
+    assert sum(bool(kinds(said)) for said in runs) < 7
 
 
 def labels_stop(predicted: Any, version: Any, second: Any) -> Any:
