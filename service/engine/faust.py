@@ -7,9 +7,10 @@ parts. Its tables and its throughput are not used (docs/decisions, 0014).
 How. One Faust app per group, inside this process's loop, made anew when it crashes and when it does
 not take part any more (`faust_stuck.py`). An agent calls the handler until it returns, and only
 then acknowledges; when the partition is given away or the engine stops meanwhile, nothing more is
-acknowledged, so the message comes again. Offsets must follow each other (compacted topics apart):
-Faust commits past what it believes to be a gap, so at a gap the app is made anew, from what was
-committed. It is never made anew in the middle of a handler's call.
+acknowledged, so the message comes again. Offsets must follow each other, and the first of each
+generation what the cluster says was committed (compacted topics apart): around a rebalance Faust
+may drop what it fetched, and commits past what it believes to be a gap; so at a gap the app is made
+anew, from what was committed. It is never made anew in the middle of a handler's call.
 
 Refused here: interrupting a handler that works for long; skipping a message.
 """
@@ -22,6 +23,7 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
+from aiokafka import TopicPartition
 from prometheus_client import Gauge
 
 from service.clock import Clock
@@ -34,7 +36,7 @@ from service.engine.faust_app import (
     member_id,
     stop_app,
 )
-from service.engine.faust_stuck import Doubts, Seen, Stuck, members, waiting
+from service.engine.faust_stuck import Doubts, Seen, Stuck, goes_on, members, waiting
 from service.engine.kafka_client import Cluster
 from service.engine.retry import Retry, Stopped
 from service.telemetry import Metrics
@@ -213,7 +215,10 @@ class Served:
     async def _handle(self, app: Any, handler: Each, topic: str, event: Any) -> bool:
         """Call the handler until it returns; False when the message is not ours any more."""
         message = event.message
-        if self._anew or self._is_gap(topic, message):
+        try:
+            if self._anew or await self._is_gap(topic, message):
+                return False
+        except Stopped:
             return False
         record = Record(
             topic,
@@ -249,13 +254,30 @@ class Served:
                 return bool(message.generation_id == app.consumer_generation_id)
         return False
 
-    def _is_gap(self, topic: str, message: Any) -> bool:
-        generation, expected = self._next.get(message.tp, (None, 0))
-        compacted = TOPICS.get(topic, {}).get("cleanup") == "compact"
-        if compacted or generation != message.generation_id or message.offset == expected:
+    async def _is_gap(self, topic: str, message: Any) -> bool:
+        """Whether messages before this one were not delivered; then the app is to be made anew.
+
+        Raises
+        ------
+        Stopped
+            When the cluster does not say where to begin, and the engine is stopping.
+        """
+        if TOPICS.get(topic, {}).get("cleanup") == "compact":
             return False
-        self._anew = Gap(f"{message.tp}: expected offset {expected}, got {message.offset}")
-        return True
+        generation, expected = self._next.get(message.tp, (None, 0))
+        if generation == message.generation_id:
+            fits = message.offset == expected
+        else:
+            part = TopicPartition(*message.tp)
+            found = await self._retry.insist(
+                "asking where to begin", lambda: goes_on(self._cluster, self._group, [part])
+            )
+            expected = found[part]
+            fits = message.offset <= expected
+        if not fits:
+            said = f"{message.tp}: expected offset {expected}, got {message.offset}"
+            self._anew = self._anew or Gap(said)
+        return not fits
 
     async def _lead(self, name: str, action: Action) -> None:
         if self._stopping.is_set():

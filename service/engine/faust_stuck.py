@@ -136,9 +136,24 @@ async def members(cluster: Cluster, group: str) -> frozenset[str] | None:
 async def waiting(
     cluster: Cluster, group: str, parts: Sequence[TopicPartition]
 ) -> frozenset[tuple[str, int, int]]:
-    """Ask which of these hold messages after what the group committed, and where.
+    """Ask which of these hold messages after the place where the group goes on, and that place.
 
-    Where nothing was committed yet, the beginning counts.
+    Raises
+    ------
+    EngineFault
+        When there is no answer.
+    """
+    places = await goes_on(cluster, group, parts)
+    ends = {part: await _edge(cluster, part, -1) for part in places}
+    return frozenset(
+        (part.topic, part.partition, place) for part, place in places.items() if ends[part] > place
+    )
+
+
+async def goes_on(
+    cluster: Cluster, group: str, parts: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Ask at which offsets a group goes on: what it committed, but never before the beginning.
 
     Raises
     ------
@@ -146,13 +161,11 @@ async def waiting(
         When there is no answer.
     """
     committed = await cluster.committed(group, list(parts))
-    found = set()
+    found = {}
     for part in parts:
-        at = committed.get(part)
-        place = await _edge(cluster, part, -2) if at is None else at.offset
-        if await _edge(cluster, part, -1) > place:
-            found.add((part.topic, part.partition, place))
-    return frozenset(found)
+        first, at = await _edge(cluster, part, -2), committed.get(part)
+        found[part] = first if at is None else max(first, at.offset)
+    return found
 
 
 async def _edge(cluster: Cluster, part: TopicPartition, which: int) -> int:

@@ -48,7 +48,7 @@ async def read_topic(
                 while not got and left == before:
                     got = await consumer.getmany(*left, timeout_ms=200)
                     for part, all_ in got.items():
-                        found[part] += [_record(topic, m) for m in all_ if m.offset < ends[part]]
+                        found[part] += [record_of(topic, m) for m in all_ if m.offset < ends[part]]
                     left = await _left(consumer, ends, found, limit)
     except (aiokafka.errors.KafkaError, TimeoutError) as fault:
         raise EngineFault(
@@ -67,7 +67,8 @@ async def _left(consumer: Any, ends: Any, found: Any, limit: int | None) -> list
     ]
 
 
-def _record(topic: str, message: Any) -> Record:
+def record_of(topic: str, message: Any) -> Record:
+    """A message as aiokafka gives it, under our name of its topic."""
     return Record(
         topic,
         message.partition,

@@ -1,8 +1,8 @@
 """A worker process for the kill tests: all three verbs on one engine, `python -m … ADDRESS`.
 
 `predictions` → bulk → `observations` (rows with names) → keyed → `breaches` → each → `receipts`.
-It prints `took PARTITION EPOCH` when it takes in the first record of a partition it owns, and ends
-cleanly on SIGTERM.
+It prints `took PARTITION EPOCH` when it takes in the first record of a partition it owns, `acts on
+PARTITION OFFSET` for each breach, and ends cleanly on SIGTERM.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ async def work(address: str) -> None:
     engine, _ = open_engine(address)
 
     async def act(record: Record) -> None:
+        print("acts on", record.partition, record.offset, flush=True)
         await engine.append("receipts", [Message(record.key, record.value)])
 
     engine.bulk(["predictions"], Ingest(engine), "ingest")

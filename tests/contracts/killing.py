@@ -254,7 +254,11 @@ async def _verify(
 
     # An app that does not take part any more is noticed after three sessions.
     limit_s = BOOT_S + 3 * bench.takeover_s
-    await wait_until_async(acted, limit_s, every_s=0.2, what="every breach was acted on")
+    try:
+        await wait_until_async(acted, limit_s, every_s=0.2, what="every breach was acted on")
+    except TimeoutError as fault:
+        fault.add_note(f"not acted on: {await _unanswered(load.engine)}")
+        raise
     assert set(workers.stop()) == {0}, workers.last_words()
     states = [
         json.loads(state)
@@ -269,6 +273,20 @@ async def _verify(
 
 def _counts(bench: EngineBench) -> dict[str, int]:
     return {view["key"]: view["n"] for view in bench.checkpoints.views("watch")}
+
+
+async def _unanswered(engine: Engine) -> list[str]:
+    """Place and name of each breach without a receipt."""
+    answered = await _texts(engine, "receipts")
+    said = {
+        (record.partition, record.offset): json.loads(record.value)["id"]
+        for record in await engine.read("breaches")
+    }
+    return [
+        f"{partition}/{offset} {name}"
+        for (partition, offset), name in sorted(said.items())
+        if name not in answered
+    ]
 
 
 async def _texts(engine: Engine, topic: str) -> dict[str, set[bytes]]:

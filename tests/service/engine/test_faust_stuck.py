@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from service.engine import faust_app
 from service.engine.base import Message, Record
@@ -187,6 +189,41 @@ async def test_a_handler_that_works_for_long_is_left_alone(kafka: str) -> None:
 
     assert [b"0", b"1"] == calls
     assert 0 == counted(bench.metrics[-1], "errors", stage="act")
+
+
+@pytest.mark.parametrize(("offset", "handled"), [(2, True), (3, True), (4, False)])
+async def test_a_generation_begins_at_what_was_committed(
+    kafka: str, offset: int, handled: bool
+) -> None:
+    """If this breaks, commands that Faust dropped in a rebalance are committed and never executed.
+
+    What was committed is 3 of 6. Less is a repeat, more a gap.
+    """
+    bench = Bench(kafka)
+    await bench.make_topics()
+    calls: list[bytes] = []
+    engine = serving(bench, calls)
+    async with running(engine):
+        await send(engine, b"0", b"1", b"2")
+        await wait_until_async(lambda: b"2" in calls, LIMIT_S)
+    other = serving(bench, calls)
+    await other.start()
+    await send(other, b"3", b"4", b"5")
+    served, taken = other._faust._served["act"], len(calls)
+    tp = TopicPartition(bench.prefix + "commands", 0)
+    message = SimpleNamespace(
+        topic=tp.topic, partition=0, tp=tp, offset=offset, generation_id=9,
+        timestamp=0.0, key=b"m", value=b"%d" % offset, headers=(),
+    )  # fmt: skip
+    app = SimpleNamespace(consumer_generation_id=9, should_stop=False)
+
+    acknowledged = await served._handle(
+        app, served.handlers["commands"], "commands", SimpleNamespace(message=message)
+    )
+    await other.stop()
+
+    assert (handled, [b"%d" % offset] * handled) == (acknowledged, calls[taken:])
+    assert handled == (served._anew is None)
 
 
 async def test_an_app_that_does_not_stop_leaves_its_group(
