@@ -8,5 +8,6 @@ rows apart on average; "no": a hint, not a proof). These facts are told only whe
 unusual: `proves` ("no_worse": the level `alarm` is proof of health, a gate that is won), `rearms`
 ("itself": an alarm ends and the next one takes its place), `restless` ("yes": it alarms now and
 then though nothing has changed), `trigger` ("advised_against": a policy that acts on its alarms is
-warned), and `hears` ("nothing": a yardstick for benchmarks, on which no policy may act).
+warned), `hears` ("nothing": a yardstick for benchmarks, on which no policy may act), and `labels`
+("arrive": rows are predictions as served, and their labels come later, by `arrive`).
 """
