@@ -33,5 +33,5 @@ def test_the_daemon_names_endpoints_so() -> None:
 
 def test_a_kind_that_is_not_there_says_what_is() -> None:
     """If this breaks, a typing mistake in `kind` cannot be found."""
-    with pytest.raises(PluginFault, match="no notifier of kind 'slcak'; known: .*log, .*slack"):
+    with pytest.raises(PluginFault, match=r"no notifier of kind 'slcak'; known: .*log, .*slack"):
         registry().make("slcak")
