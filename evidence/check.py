@@ -73,7 +73,7 @@ def _ratio(
     least = ours.median_interval()[0] / max(theirs.median_interval()[1], 1.0)
     yield Verdict(
         f"{ratio.scenario}, {ratio.ours} against {ratio.rival}, {ratio.world_name}"
-        f" ({ratio.table.split(',')[0].lower()})",
+        f" ({ratio.table.split(', then')[0].lower()})",
         f"at most {ratio.most:g} times its median delay",
         f"{point:.2f} times",
         (least if quick else point) <= ratio.most,

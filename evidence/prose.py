@@ -24,6 +24,8 @@ AFTER = """\
 
 ## What this does not show
 
+- Several rivals are quiet at a steady rate too: ADWIN, Page-Hinkley, HDDM-A, Argo with headroom,
+  GrowthBook's sequence on one version. What they pay for it stands in S3 to S6.
 - ADWIN with river's delta is sooner than rollbackd on a clean step after a long healthy past; S6
   says by how much. Where a false rollback costs nothing, it is the better choice.
 - The promise speaks of the limit *at every row*: a short burst above it is a breach (S7). Rows
