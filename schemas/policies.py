@@ -163,6 +163,10 @@ class Promote(Struct, frozen=True, forbid_unknown_fields=True):
     limit failed and nothing is unknown, which is faster and exposes more."""
 
 
+RESPONSES = ("alert", "hold", "shrink", "rollback")
+"""What a breach may lead to, the mildest first."""
+
+
 class Budget(Struct, frozen=True, forbid_unknown_fields=True):
     """How often something may be done by itself."""
 
@@ -206,6 +210,15 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     budget: Budget = field(default_factory=Budget)
     """Automatic rollbacks of this model. Once refused by it, no other follows until all of them are
     that long ago: the breaker against a version that turns bad and well and bad again."""
+    response: list[Literal["alert", "hold", "shrink", "rollback"]] = field(
+        default_factory=lambda: ["rollback"]
+    )
+    """What a breach that asks for a rollback leads to, one after the other, each after `patience`
+    in which nobody acted: tell, stop the release, leave the canary `shrink_to`, roll back."""
+    patience: Duration = Duration(600)
+    """Event time between two of them."""
+    shrink_to: float = 0.01
+    """The share of traffic that `shrink` leaves a canary, in (0, 1)."""
     cooldown: Duration = Duration(6 * 3600)
     """After a rollback, how long no other automatic one of this model may follow (wall time)."""
     quarantine: Duration = Duration(24 * 3600)
@@ -290,6 +303,11 @@ def faults_of_policies(policies: list[Policy], adapters: set[str]) -> Iterator[s
         for name in _NEVER_ZERO:
             if getattr(policy, name) <= 0:
                 yield f"{path}.{name}: found 0 s, expected a duration above 0"
+        if not policy.response or policy.response != [w for w in RESPONSES if w in policy.response]:
+            known = ", ".join(RESPONSES)
+            yield f"{path}.response: found {policy.response}, expected some of {known}, in order"
+        if not 0 < policy.shrink_to < 1:
+            yield f"{path}.shrink_to: found {policy.shrink_to:g}, expected a share in (0, 1)"
         if policy.budget.rollbacks < 1:
             yield f"{path}.budget.rollbacks: found {policy.budget.rollbacks}, expected 1 or more"
         if policy.budget.per <= 0:

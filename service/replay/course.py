@@ -10,8 +10,8 @@ How. Rows wait until a judgement is due and are then fed at once. It is due
   and at most `MOST_ROWS` apart;
 - on the line on which a version falls silent or speaks again, a rollout event takes effect or a new
   version comes;
-- on the first line of the model after a cool-down, or after a step of its canary was held long
-  enough.
+- on the first line of the model after a cool-down, or after a step of its canary or a
+  response had its time.
 
 A guard that fired names its line; for a verdict the lines between two judgements are halved. Both
 begin again from the state saved at the last judgement, as a restarted worker would. None of this
@@ -44,6 +44,7 @@ from service.replay.queue import NEVER, Part, Queues
 from service.replay.silence import Silence
 from service.watch.order import Said, Wall, wants_command
 from service.watch.promote import waits_ms
+from service.watch.respond import due_ms
 from service.watch.state import Model
 from service.watch.step import JUDGE_EVERY_MS, Book
 
@@ -184,14 +185,15 @@ class Course:
         return NEVER if ends_ms <= self._mark_ms else self._queues.line_at(ends_ms)
 
     def _baked_line(self) -> int:
-        """The model's first line after a step of its canary has been held long enough."""
+        """The model's first line after a step of its canary, or a response, had its time."""
         model, policy = self.model, self.policy
-        if model is None or policy is None or policy.promote is None:
+        if model is None or policy is None:
             return NEVER
-        left_ms = waits_ms(model, policy.promote)
-        if not left_ms or model.plan is None or model.plan.canary is None:
-            return NEVER
-        return self._queues.line_at(model.now_ms + left_ms)
+        dues_ms = [due_ms(case, policy) for case in model.cases.values()]
+        if policy.promote is not None and model.plan is not None and model.plan.canary is not None:
+            dues_ms.append(model.now_ms + waits_ms(model, policy.promote))
+        times_ms = [ms for ms in dues_ms if ms is not None and ms > model.now_ms]
+        return self._queues.line_at(min(times_ms)) if times_ms else NEVER
 
     def _line_of(self, time_ms: int) -> int:
         """First line after the last judgement on which the watermark reaches a time."""

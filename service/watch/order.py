@@ -17,7 +17,7 @@ from schemas.facts import Breach, Progress, ProgressKind, Receipt
 from schemas.policies import Policy
 from schemas.verdicts import GuardVerdict, Verdict
 from service.harm import Refuse
-from service.watch import budgets, ledger, verify
+from service.watch import budgets, ledger, respond, verify
 from service.watch.decide import Judged, sentence_of
 from service.watch.promote import span
 from service.watch.rules import Facts, refusal
@@ -26,7 +26,7 @@ from service.watch.state import Case, Model
 Said = Verdict | Breach | Command | Progress
 
 STRENGTH = {"": 0, "alert": 1, "hold": 2, "rollback": 3}
-ACTING = ("rollback", "hold", "shift", "promote")
+ACTING = ("rollback", "hold", "shrink", "shift", "promote")
 """What a case may want that needs a command."""
 
 APPROVE_WITHIN_MS = 3600 * 1000
@@ -68,6 +68,9 @@ def open_case(
         said.append(_breach(model, case, judged, entry, digest))
         if STRENGTH[entry.action] > STRENGTH[case.wanted]:
             case.wanted, case.text = entry.action, sentence_of(entry, model.version(case.version))
+            if case.closed == "done":  # a hold was carried out; now more is wanted
+                case.closed, case.base = "", case.hop
+    respond.begin(case, model, policy)
     return case, said
 
 
@@ -119,7 +122,7 @@ def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, diges
 
 def wants_command(case: Case) -> bool:
     """Whether a case asks for a command that was neither sent nor proposed."""
-    fresh = case.wanted in ACTING and not case.proposed and not case.closed
+    fresh = (case.rung or case.wanted) in ACTING and not case.proposed and not case.closed
     return fresh and (case.hop == case.base or case.again)
 
 
@@ -150,7 +153,9 @@ def act(case: Case, model: Model, policy: Policy, facts: Facts, wall: Wall) -> l
 def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command:
     """The command that a case asks for, as the next hop."""
     plan = model.plan
-    action: Action = case.wanted  # type: ignore[assignment]
+    word = case.rung or case.wanted
+    action: Action = "shift" if word == "shrink" else word  # type: ignore[assignment]
+    weight = policy.shrink_to if word == "shrink" else case.weight
     target, leaving = case.stable or "", case.version
     if action == "promote":
         target, leaving = leaving, target
@@ -158,7 +163,7 @@ def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command
     return Command(
         command_id=ids.command_id(case.incident_id, action, target, case.hop + 1), action=action,
         model=model.name, rollout_id=case.rollout_id, from_version=leaving,
-        to_version=target, weight=case.weight if action == "shift" else None,
+        to_version=target, weight=weight if action == "shift" else None,
         expected=Expected(plan.stable, plan.canary, plan.weight) if plan else
         Expected(None, None, None),
         incident_id=case.incident_id, issued_at=wall.now_ms,
@@ -183,14 +188,15 @@ def send(case: Case, model: Model, command: Command) -> Command:
     return command
 
 
-def received(model: Model, receipt: Receipt) -> list[Said]:
+def received(model: Model, receipt: Receipt, policy: Policy) -> list[Said]:
     """Take in what came of a command."""
     case = model.cases.get(receipt.incident_id)
     if case is None or case.closed or receipt.command_id != (case.commands or [""])[-1]:
         return []
     if receipt.status in ("applied", "already_there"):
         if case.action != "rollback" and case.kind != "promotion":
-            close(case, model, "done")
+            if not respond.further(case, policy):
+                close(case, model, "done")
             return []
         if case.action == "rollback":
             ledger.condemn(model, case.version, case.incident_id)
@@ -211,10 +217,25 @@ def received(model: Model, receipt: Receipt) -> list[Said]:
             f"The {case.wanted} of {case.version} was {receipt.status}: {why}. It stays as it is."
         )
         return [progress(case, model, "withheld", receipt.status, text, receipt.command_id)]
+    if receipt.detail.get("effect") == "none" and respond.further(case, policy):
+        text = f"The {case.action} of {case.version} was {receipt.status}: {why}."
+        return [progress(case, model, "withheld", receipt.status, text, receipt.command_id)]
     close(case, model, "paged")
     text = (f"The {case.action} of {case.version} was {receipt.status} by {receipt.adapter}: {why}."
             " A person is needed.")  # fmt: skip
     return [progress(case, model, "paged", receipt.status, text, receipt.command_id)]
+
+
+def escalate(model: Model, policy: Policy) -> list[Said]:
+    """Go on to the next word of the policy's response where nobody has acted."""
+    said: list[Said] = []
+    for case in model.cases.values():
+        before = case.rung
+        if respond.climb(case, model, policy):
+            text = (f"Nobody acted within {span(policy.patience.ms)} of the {before}, and the "
+                    f"breach of {case.version} stands: next is {case.rung}.")  # fmt: skip
+            said.append(progress(case, model, "escalated", "response", text, case.rung))
+    return said
 
 
 def verify_cases(model: Model, policy: Policy) -> list[Said]:

@@ -115,6 +115,10 @@ class Case(Struct):
     """Guards that breached; each is said once."""
     wanted: str = ""
     """The action that its breaches ask for: rollback, hold, alert, or nothing yet."""
+    rung: str = ""
+    """Of the policy's `response`, the word in force; empty: `wanted` itself."""
+    rung_ms: int = 0
+    """Event time since when."""
     refusals: list[str] = []
     """Rules that withheld the command; each is said once."""
     proposed: str | None = None

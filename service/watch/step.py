@@ -133,7 +133,8 @@ class Book:
     def receive(self, receipt: Receipt) -> list[Said]:
         """Take in what came of a command."""
         self.changed.add(receipt.model)
-        return order.received(self._model(receipt.model), receipt)
+        policy = self.policy(receipt.model) or Policy(model=receipt.model)
+        return order.received(self._model(receipt.model), receipt, policy)
 
     def obey(self, wish: Order, wall: Wall) -> list[Said]:
         """Take in a person's order."""
@@ -153,6 +154,21 @@ class Book:
                 if order.wants_command(case):
                     moved, ill = self._flags.get(case.incident_id, (False, False))
                     yield Wanting(model, case, policy, moved, ill)
+
+    def turning(self) -> set[str]:
+        """Models of which a guard that acts is past half of what its alarm takes.
+
+        When one cause makes many models bad, their guards do not fire in the same second. Whoever
+        fires first would be rolled back before the others could speak for it.
+        """
+        return {
+            name
+            for name, of_versions in self.guards.items()
+            for guards in of_versions.values()
+            for guard in guards.values()
+            if guard.spec.acts != "alert" and not guard.gate
+            and guard.detector.reading().level in ("warning", "alarm")
+        }  # fmt: skip
 
     def refused(self, wanting: Wanting, wall: Wall) -> Refuse | None:
         """What forbids a command; holds and fleet are left aside, and read only if nothing does."""
@@ -249,6 +265,7 @@ class Book:
                 if step is not None:
                     self._flags[step.incident_id] = (False, judged.stable_ill)
         if policy is not None:
+            said += order.escalate(model, policy)
             said += order.returned(model, policy)
             said += order.verify_cases(model, policy)
         return said
