@@ -14,7 +14,7 @@ from service.act.adapters.base import Adapter
 from service.act.adapters.dry_run import DryRun
 from service.act.adapters.haproxy import HAProxy
 from service.act.adapters.webhook import Webhook
-from tests.contracts.fake_benches import sagemaker_bench
+from tests.contracts.fake_benches import azure_ml_bench, sagemaker_bench, vertex_ai_bench
 from tests.platforms import SECRET, Balancer, Deployer, balancing, deploying
 from tests.real import free_port, program
 
@@ -190,4 +190,6 @@ BENCHES: dict[str, Open] = {
     "webhook": webhook_bench,
     "dry_run": dry_run_bench,
     "sagemaker": sagemaker_bench,
+    "azure_ml": azure_ml_bench,
+    "vertex_ai": vertex_ai_bench,
 }

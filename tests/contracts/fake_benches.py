@@ -7,11 +7,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from service.act.adapters.azure_ml import AzureML
 from service.act.adapters.base import Adapter
 from service.act.adapters.sagemaker import SageMaker
-from tests.fake_platforms import sagemaker
+from service.act.adapters.vertex_ai import VertexAI
+from tests.fake_platforms import azure_ml, sagemaker, vertex_ai
+from tests.fake_platforms.azure_ml import FakeAzureML
 from tests.fake_platforms.sagemaker import FakeSageMaker
 from tests.fake_platforms.serving import serving
+from tests.fake_platforms.vertex_ai import FakeVertexAI
 from tests.real import free_port
 
 VERSIONS = ("v41", "v42", "v43")
@@ -76,4 +80,49 @@ async def sagemaker_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterat
     }
     async with serving(fake):
         yield SageMakerBench(fake, SageMaker, settings)
+        assert ([], 0) == (fake.forbidden, fake.unproven)
+
+
+class AzureMLBench(FakeBench):
+    """A fake of Azure ML, under the shipped role."""
+
+    def revert(self) -> None:
+        self.fake.reverting = True
+
+
+@asynccontextmanager
+async def azure_ml_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[FakeBench]:
+    fake = FakeAzureML(now_s, WEIGHTS)
+    fake.takes_s, fake.lag_s = 0.5, 0.3
+    (home / "token").write_text(azure_ml.TOKEN)
+    settings = {
+        "subscription": azure_ml.SUBSCRIPTION,
+        "resource_group": azure_ml.GROUP,
+        "workspace": azure_ml.WORKSPACE,
+        "endpoint": azure_ml.ENDPOINT,
+        "deployments": {version: f"d-{version}" for version in VERSIONS},
+        "token_file": str(home / "token"),
+        "settle_s": 60.0,
+        "recheck_s": 1.0,
+    }
+    async with serving(fake):
+        yield AzureMLBench(fake, AzureML, settings)
+        assert ([], 0) == (fake.forbidden, fake.unproven)
+
+
+@asynccontextmanager
+async def vertex_ai_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[FakeBench]:
+    fake = FakeVertexAI(now_s, WEIGHTS)
+    (home / "token").write_text(vertex_ai.TOKEN)
+    settings = {
+        "project": vertex_ai.PROJECT,
+        "location": vertex_ai.LOCATION,
+        "endpoint": vertex_ai.ENDPOINT,
+        "deployed_models": vertex_ai.IDS,
+        "token_file": str(home / "token"),
+        "settle_s": 30.0,
+        "recheck_s": 1.0,
+    }
+    async with serving(fake):
+        yield FakeBench(fake, VertexAI, settings)
         assert ([], 0) == (fake.forbidden, fake.unproven)
