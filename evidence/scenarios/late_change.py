@@ -74,7 +74,8 @@ S6 = Scenario(
     "After 2,000 rows rollbackd is sooner than ADWIN. After 20,000 ADWIN with river's delta is "
     "sooner, by a factor of at most 1.6 at jumps of three times and more, and of about 2.6 at a "
     "doubling; after 200,000 by about 2. Set so that harmless change does not fire it, ADWIN is "
-    "later everywhere. Our delay grows with the logarithm of the past; without restarts it grows with the past.",
+    "later everywhere. Our delay grows with the logarithm of the "
+    "past; without restarts it grows with the past.",
     cells=(*_steps(), *_published()),
     ratios=(
         *(Ratio("S6", table(2_000), jump(rate), ADWIN, 1.0) for rate in JUMPS[1:]),

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evidence.scenarios.labels import ALL_KNOWN, ARRIVED, MATURED, N, paired, single
+from detectors.rate_guard import RateGuard
+from evidence.rivals.optimistic import optimistic
+from evidence.rivals.shipped import shipped
+from evidence.scenarios.labels import (
+    ALL_KNOWN,
+    ARRIVED,
+    MATURED,
+    OPTIMISTIC,
+    N,
+    paired,
+    single,
+)
 from evidence.worlds import START_MS, STEP_MS
 
 
@@ -43,3 +54,18 @@ def test_the_canary_s_bad_labels_come_sooner_by_the_factor() -> None:
     early = bad & (rows.time_ms < START_MS + 1_000 * STEP_MS)
 
     assert rows.canary is not None and rows.canary[early].mean() > 0.6
+
+
+def test_the_optimistic_guard_is_told_each_bad_label_once_and_when_it_came() -> None:
+    """If this breaks, it is shown as faster than it is, or as blind."""
+    rows = single(OPTIMISTIC, 0.10, 500, 5_000, 2_500)(1)
+    assert rows.weight is not None
+    at = optimistic(0.05, 2_500)(rows)
+    known = np.arange(N) + rows.weight <= (at or 0)
+
+    never = rows._replace(weight=np.full(N, np.inf))
+    beyond = rows._replace(weight=np.full(N, 2_501.0))
+
+    assert at is not None and rows.loss[: at + 1][known[: at + 1]].sum() > 0
+    assert (None, None) == (optimistic(0.05, 2_500)(never), optimistic(0.05, 2_500)(beyond))
+    assert at > (shipped(lambda: RateGuard(limit=0.05))(rows._replace(weight=None)) or N)
