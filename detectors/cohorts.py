@@ -8,7 +8,7 @@ How. A bucket is a span of served time. It begins with a row that was served lat
 before it; so a row in the wrong order, and later its label, always finds the one bucket it was
 counted in. The ring holds at most `RING` buckets. What leaves it is folded into one level per
 component, exactly; by then no label of it may still count, because a full bucket lasts at least
-1/480 of the horizon: next to a wait for labels that is nothing. The first buckets hold 1, 2, 4, …
+1/448 of the horizon: next to a wait for labels that is nothing. The first buckets hold 1, 2, 4, …
 rows, as everywhere.
 
 Which prefixes. Evidence as of the end of any closed bucket may be looked at beside that of now: it
@@ -27,13 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from detectors.base import F64, I64, levels_from, log_mean, plain, require_at_least
+from detectors.base import F64, I64, levels_from, log_mean, plain, require_at_least, running
 from detectors.spending import log_mass, restarted
 
 RING = 512
 """Most buckets that are kept."""
 
-SPANS = 480
+FOLD = 32
+"""Oldest buckets that leave a full ring at once, since what is kept is then weighed again."""
+
+SPANS = 448
 """Full buckets that a horizon has at most; the rest of the ring is for the first, small ones."""
 
 
@@ -78,7 +81,12 @@ class Cohorts:
         self.marks = np.empty((0, self._width))
         self.whole = np.empty(0, np.bool_)
         """False: a row came into the bucket, or one before it, after it was closed."""
-        self._closed: tuple[F64, float] | None = None
+        self._known = 0
+        """Closed buckets that are weighed; a label takes those from its own on out of it."""
+        k = len(self._on_row)
+        self._gone = np.zeros((RING + 1, k))
+        self._levels = np.full((RING + 1, k), -np.inf)
+        self._ended = np.full(RING, -np.inf)
 
     def cut(self, served_ms: I64) -> list[int]:
         """Take the times of rows; indices of those that open a bucket, in order."""
@@ -108,27 +116,27 @@ class Cohorts:
         return filled >= size and (size < self._bucket or age_ms >= self._least_ms)
 
     def open(self, served_ms: int) -> None:
-        """Open a bucket: its mass enters, and the oldest bucket leaves a full ring."""
+        """Open a bucket: its mass enters, and the oldest buckets leave a full ring."""
         self.count += 1
-        mass = float(log_mass(self.count, 1)[0])
         if not len(self.rows):
-            self.base = restarted(self.base, mass)
+            self.base = restarted(self.base, float(log_mass(self.count, 1)[0]))
         elif len(self.rows) == RING:
-            second = float(log_mass(self.count - RING + 1, 1)[0])
-            self.base = restarted(self.base + self._gains(slice(0, 1))[0], second)
-            self._keep(slice(1, None))
+            self._fold()
         self.opened_ms = np.append(self.opened_ms, served_ms)
         self.rows = np.append(self.rows, 0)
         self.told = np.append(self.told, 0)
         self.marks = np.concatenate((self.marks, np.zeros((1, self._width))))
         self.whole = np.append(self.whole, True)
-        self._closed = None
 
-    def _keep(self, part: slice) -> None:
-        self.opened_ms, self.rows, self.told = (
-            self.opened_ms[part], self.rows[part], self.told[part],
-        )  # fmt: skip
-        self.marks, self.whole = self.marks[part], self.whole[part]
+    def _fold(self) -> None:
+        """Let the oldest buckets leave: the level at the start of the next holds all of them."""
+        masses = log_mass(self.count - RING + 1, FOLD)
+        for gain, mass in zip(self._gains(slice(0, FOLD)), masses, strict=True):
+            self.base = restarted(self.base + gain, float(mass))
+        self.opened_ms, self.rows = self.opened_ms[FOLD:], self.rows[FOLD:]
+        self.told, self.marks = self.told[FOLD:], self.marks[FOLD:]
+        self.whole = self.whole[FOLD:]
+        self._known = 0
 
     def place(self, served_ms: I64) -> I64:
         """Index in the ring of the bucket of each row; -1: served before the oldest."""
@@ -144,18 +152,18 @@ class Cohorts:
         oldest = int(places.min())
         if oldest < len(self.rows) - 1:
             self.whole[oldest:-1] = False
-            self._closed = None
+            self._known = min(self._known, oldest)
 
     def mark(self, places: I64, marks: F64) -> None:
         """Let labels leave their marks, one after the other: (n,), (n, d)."""
         np.add.at(self.marks, places, marks)
         np.add.at(self.told, places, 1)
-        if len(places) and int(places.min()) < len(self.rows) - 1:
-            self._closed = None
+        if len(places):
+            self._known = min(self._known, int(places.min()))
 
     def unmark(self, told: I64, marks: F64) -> None:
         """Go back to what labels had left before: (buckets,), (buckets, d)."""
-        self.told, self.marks, self._closed = told.copy(), marks.copy(), None
+        self.told, self.marks, self._known = told.copy(), marks.copy(), 0
 
     def with_room(self, places: I64) -> I64:
         """Indices of labels whose bucket has a row left that had none yet."""
@@ -174,17 +182,20 @@ class Cohorts:
 
     def closed(self) -> tuple[F64, float]:
         """Levels at the start of the open bucket, and the best evidence at the end of a closed."""
-        if self._closed is None:
-            gone = np.zeros((len(self.rows), len(self._on_row)))
-            np.add.accumulate(self._gains(slice(0, -1)), axis=0, out=gone[1:])
-            masses = log_mass(self.count - len(self.rows) + 1, len(self.rows))
-            entered = masses[:, None] - gone
-            entered[0] = self.base
-            levels = np.logaddexp.accumulate(entered, axis=0)
-            ends = (levels[:-1] + gone[1:])[self.whole[:-1]]
-            best = float(log_mean(np.ascontiguousarray(ends.T)).max()) if len(ends) else -inf
-            self._closed = levels[-1] + gone[-1], best
-        return self._closed
+        first, last = self._known, len(self.rows) - 1
+        gone, levels = self._gone, self._levels
+        levels[0] = self.base
+        if first < last:
+            more = slice(first + 1, last + 1)
+            gone[more] = running(gone[first], self._gains(slice(first, last)))
+            entered = log_mass(self.count - last + first + 1, last - first)[:, None] - gone[more]
+            onwards = np.concatenate((levels[first : first + 1], entered))
+            levels[more] = np.logaddexp.accumulate(onwards, axis=0)[1:]
+            ends = levels[first:last] + gone[more]
+            self._ended[first:last] = log_mean(np.ascontiguousarray(ends.T))
+            self._known = last
+        best = self._ended[:last][self.whole[:last]].max(initial=-inf)
+        return levels[last] + gone[last], float(best)
 
     def statistic(self) -> float | None:
         """The best log evidence of now and of the ends of closed buckets, nats; None: no row."""
@@ -219,7 +230,7 @@ class Cohorts:
         self.whole[np.array(saved["late"], np.int64)] = False
         if not len(self.opened_ms) == len(self.rows) == len(self.told) == len(self.marks) <= RING:
             raise ValueError("buckets of one length expected")
-        self._closed = None
+        self._known = 0
 
 
 def _short(marks: list[float]) -> list[float]:

@@ -36,7 +36,7 @@ class OptimisticRate(Optimist):
         Bound on P(ever an alarm while the limit holds), in (0, 1).
     bucket, bucket_ms : int, int or None
         Rows, and span of served time in ms, after which evidence may start anew; never less than
-        1/480 of the horizon, except for the first buckets.
+        1/448 of the horizon, except for the first buckets.
 
     Raises
     ------
