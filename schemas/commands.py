@@ -29,6 +29,8 @@ class Command(Struct, frozen=True, kw_only=True):
     to_version: str
     weight: float | None = None
     """Only for `shift`: the wanted share of `from_version`, in [0, 1]."""
+    keeps: dict[str, float] = {}
+    """Other canaries, which keep their shares, in [0, 1]."""
     expected: Expected
     incident_id: str
     issued_at: int

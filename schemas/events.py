@@ -54,6 +54,13 @@ class Outcome(Struct, frozen=True, gc=False):
     arrived_at: WireTime | None = None
 
 
+class Canary(Struct, frozen=True):
+    """One of several canaries, and its share of traffic."""
+
+    version: Name
+    weight: Share
+
+
 class Rollout(Struct, frozen=True, kw_only=True):
     """The traffic plan of a model from now on."""
 
@@ -63,6 +70,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     """None: no canary, stable has all."""
     weight: Share | None = None
     """The canary's share, in [0, 1]; required with a canary."""
+    canaries: Annotated[list[Canary], Meta(max_length=8)] | None = None
+    """Canaries besides that one, each with its own share."""
     at: WireTime
     rollout_id: Name | None = None
     source: str | None = None

@@ -232,6 +232,11 @@ def fault_of_rollout(event: Rollout, latest_ms: int) -> str | None:
         return "rollout.weight: found none, expected the canary's share in [0, 1]"
     if event.canary is not None and event.canary == event.stable:
         return "rollout.canary: found the stable version, expected another one or null"
+    named = [event.stable, event.canary, *(each.version for each in event.canaries or [])]
+    if len(set(named)) < len(named):
+        return "rollout.canaries: found a version twice, expected each once and not the stable"
+    if (event.weight or 0.0) + sum(each.weight for each in event.canaries or []) > 1 + 1e-9:
+        return "rollout.canaries: found weights above 1 together, expected at most 1"
     return fault_of_time(to_ms(event.at), latest_ms, "rollout.at")
 
 

@@ -39,7 +39,8 @@ class Refuse(NamedTuple):
 
 RULE_OF = {
     "no_target": "H1", "quarantined": "H1", "superseded": "H2", "no_expectation": "H2",
-    "fenced": "H4", "expired": "H5", "stale": "H5", "budget": "H6", "fleet_budget": "H6",
+    "fenced": "H4", "expired": "H5", "stale": "H5", "unplanned": "H2",
+    "budget": "H6", "fleet_budget": "H6",
     "correlated": "H7", "cooldown": "H8", "flapping": "H8", "one_hop": "H8", "both_moved": "H9",
     "stable_ill": "H9", "hold": "H10", "freeze": "H10", "observe": "H11", "propose": "H11",
     "roles": "H11", "unknown_adapter": "H13", "unknown_verb": "H13", "no_weight": "H13",
@@ -53,6 +54,7 @@ WORDS = {
     "no_target": "there is no version that is known good to return to",
     "quarantined": "the version that would serve was itself rolled back a short while ago",
     "unproven": "the canary no longer passes, or an incident about it or its stable is open",
+    "unplanned": "no rollout event names this version, so nobody knows what moving it would move",
     "superseded": "the version no longer serves under the current plan",
     "one_hop": "this incident has used up its tries, or the version was itself only just restored",
     "both_moved": "stable became worse together with the canary; a rollback cures nothing",
@@ -70,7 +72,7 @@ WORDS = {
 }  # fmt: skip
 
 NEEDS_A_PERSON = frozenset({
-    "no_target", "quarantined", "one_hop", "stable_ill", "budget", "flapping", "fleet_budget",
+    "no_target", "unplanned", "quarantined", "one_hop", "stable_ill", "budget", "flapping", "fleet_budget",
     "correlated",
 })  # fmt: skip
 """Refusals after which nothing more happens by itself: people are called."""
@@ -93,6 +95,8 @@ class Wish(NamedTuple):
     """Why that version may not be given traffic, as a word."""
     serves: bool = True
     """The version that is left, or promoted, has its place in the plan still."""
+    planned: bool = True
+    """A rollout event has named the version."""
     restored: bool = False
     """The failing version is itself the target of a rollback and has not baked since."""
     retries: int = 1
@@ -150,6 +154,11 @@ def observes(wish: Wish) -> str | None:
 def has_target(wish: Wish) -> str | None:
     """H1: the target is named."""
     return "no_target" if not wish.target else None
+
+
+def is_planned(wish: Wish) -> str | None:
+    """H2: a version that no plan names is told of, and not moved."""
+    return None if wish.planned else "unplanned"
 
 
 def is_current(wish: Wish) -> str | None:
@@ -232,7 +241,7 @@ def is_not_held(wish: Wish) -> str | None:
 
 
 RULES = (
-    observes, has_target, is_current, has_good_target, is_one_hop, has_roles, is_earned, is_alone,
+    observes, is_planned, has_target, is_current, has_good_target, is_one_hop, has_roles, is_earned, is_alone,
     stable_is_well, is_fresh, is_alone_in_fleet, has_cooled, is_within_budget,
     is_within_fleet_budget, is_not_frozen, is_not_held,
 )  # fmt: skip

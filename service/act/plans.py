@@ -89,11 +89,13 @@ def wanted_shares(command: Command) -> dict[str, float]:
     """Percent by version when a command is done; empty for `hold`, which moves no traffic."""
     if command.action == "hold":
         return {}
+    if command.action == "promote":
+        return {command.to_version: 100.0}
+    parts = {version: 100 * share for version, share in command.keeps.items()}
     if command.action == "shift":
-        share = 100 * (command.weight or 0.0)
-        parts = {command.from_version: share, command.to_version: 100 - share}
-        return {version: part for version, part in parts.items() if part > 0}
-    return {command.to_version: 100.0}
+        parts[command.from_version] = 100 * (command.weight or 0.0)
+    parts[command.to_version] = 100 - sum(parts.values())
+    return {version: part for version, part in parts.items() if part > 0}
 
 
 def differs(now: Current, wanted: Mapping[str, float]) -> str:
@@ -141,6 +143,7 @@ def fault_of_expected(now: Current, command: Command) -> Refusal | None:
     expected = command.expected
     serving = {version for version, share in now.shares.items() if share > 0}
     named = {version for version in (expected.stable, expected.canary) if version is not None}
+    named |= set(command.keeps)
     # A canary that waits at weight 0, or one that has all, is part of the plan without a share.
     needed = set(named)
     if expected.weight == 0:

@@ -35,7 +35,7 @@ import msgspec
 import structlog
 
 from schemas.commands import Command, Hold
-from schemas.events import Rollout
+from schemas.events import Canary, Rollout
 from schemas.facts import DeadLetter, Receipt
 from schemas.ids import rollout_id
 from service.act.adapters.base import Adapter
@@ -256,15 +256,22 @@ def rollout_of(receipt: Receipt, command: Command) -> Rollout | None:
     stable, canary, weight = command.to_version, None, None
     if command.action == "shift" and command.weight:
         canary, weight = command.from_version, command.weight
+    others = [Canary(version, share) for version, share in command.keeps.items() if share > 0]
+    if command.action == "promote":
+        others = []
+    elif canary is None and others:
+        first = others.pop(0)
+        canary, weight = first.version, first.weight
     return Rollout(
         model=command.model,
         stable=stable,
         canary=canary,
         weight=weight,
+        canaries=others or None,
         at=receipt.finished_at,
         # A step of the same canary is the same rollout: its incidents and its proofs go on.
         rollout_id=command.rollout_id
-        if canary is not None and command.rollout_id
+        if command.action == "shift" and canary is not None and command.rollout_id
         else rollout_id(command.model, stable, canary, receipt.finished_at),
         source="rollbackd",
     )

@@ -47,6 +47,7 @@ from service.watch.promote import waits_ms
 from service.watch.respond import due_ms
 from service.watch.state import Model
 from service.watch.step import JUDGE_EVERY_MS, Book
+from service.watch.weights import canaries_of, weight_of
 
 PORTION = 4
 FEWEST_ROWS = 16
@@ -159,13 +160,13 @@ class Course:
         if model is None or plan is None:
             return {}
         lines: dict[str, int] = {}
-        for name in filter(None, (plan.stable, plan.canary)):
+        for name in (plan.stable, *canaries_of(plan)):
             version = model.versions.get(name)
             verdict = version.verdict if version is not None else None
             is_silent = verdict is not None and verdict.reason in ("stale", "no_data")
             if is_silent:
                 lines[name] = self._silence.speaks_after(name, self._line)
-            elif name == plan.stable or plan.weight != 0:
+            elif name == plan.stable or weight_of(plan, name) != 0:
                 lines[name] = self._silence.silent_after(name, self._line)
         return lines
 

@@ -32,6 +32,7 @@ from schemas.policies import NEEDS_LABELS, RATES, GuardSpec, Policy
 from service.watch.detect import Guard, loss_limit
 from service.watch.state import Model, Tenure
 from service.watch.tables import Table
+from service.watch.weights import canaries_of
 
 MOST_TENURES = 20
 """How many are remembered per model."""
@@ -124,7 +125,7 @@ def target_of(model: Model, version: str, policy: Policy | None) -> str | None:
     plan = model.plan
     if plan is None or policy is None:
         return None
-    if version == plan.canary:
+    if version in canaries_of(plan):
         return plan.stable
     if version != plan.stable or plan.canary is not None:
         return None

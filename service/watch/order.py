@@ -21,7 +21,8 @@ from service.watch import budgets, ledger, respond, verify
 from service.watch.decide import Judged, sentence_of
 from service.watch.promote import span
 from service.watch.rules import Facts, refusal
-from service.watch.state import Case, Model
+from service.watch.state import Case, Model, Plan
+from service.watch.weights import canaries_of, weight_of
 
 Said = Verdict | Breach | Command | Progress
 
@@ -116,7 +117,7 @@ def _breach(model: Model, case: Case, judged: Judged, entry: GuardVerdict, diges
         evidence=entry, stable=case.stable, roles=verdict.roles, decided_at=verdict.decided_at,
         position=judged.fired.get(entry.name) or verdict.position,
         config_digest=digest, guards=verdict.guards,
-        weight=model.plan.weight if model.plan else None,
+        weight=weight_of(model.plan, case.version) if model.plan else None,
     )  # fmt: skip
 
 
@@ -164,12 +165,28 @@ def command_for(case: Case, model: Model, policy: Policy, wall: Wall) -> Command
         command_id=ids.command_id(case.incident_id, action, target, case.hop + 1), action=action,
         model=model.name, rollout_id=case.rollout_id, from_version=leaving,
         to_version=target, weight=weight if action == "shift" else None,
-        expected=Expected(plan.stable, plan.canary, plan.weight) if plan else
+        keeps=_keeps(case, plan) if plan else {},
+        expected=_expected(case, plan) if plan else
         Expected(None, None, None),
         incident_id=case.incident_id, issued_at=wall.now_ms,
         expires_at=wall.now_ms + policy.expires_after.ms, fence=wall.fence, mode=mode,
         reason=case.text, adapter=policy.adapter or "dry_run", hop=case.hop + 1,
     )  # fmt: skip
+
+
+def _expected(case: Case, plan: Plan) -> Expected:
+    """What serves as far as the command is concerned; other canaries are in `keeps`."""
+    if case.version in plan.others:
+        return Expected(plan.stable, case.version, weight_of(plan, case.version))
+    return Expected(plan.stable, plan.canary, plan.weight)
+
+
+def _keeps(case: Case, plan: Plan) -> dict[str, float]:
+    """The shares of canaries that a command leaves as they are."""
+    if not plan.others:
+        return {}
+    shares = {name: weight_of(plan, name) or 0.0 for name in canaries_of(plan)}
+    return {name: share for name, share in shares.items() if share and name != case.version}
 
 
 def withheld(case: Case, model: Model, refused: Refuse, cause: str) -> Progress:
@@ -285,14 +302,14 @@ def returned(model: Model, policy: Policy) -> list[Said]:
     """
     plan = model.plan
     said: list[Said] = []
-    for name in filter(None, (plan.canary, plan.stable)) if plan is not None else ():
+    for name in (*canaries_of(plan), plan.stable) if plan is not None else ():
         if plan is None or name in plan.warned or not ledger.quarantined(model, name, policy):
             continue
         since_ms, incident = model.quarantine[name]
         if plan.at_ms <= since_ms:
             continue  # it is still on its way out
         plan.warned = [*plan.warned, name]
-        role = "canary" if name == plan.canary else "stable"
+        role = "stable" if name == plan.stable else "canary"
         text = (f"{name} is {role} again, although it was rolled back "
                 f"{span(plan.at_ms - since_ms)} before. It is judged like any other, and it is "
                 f"neither promoted nor returned to for {span(policy.quarantine.ms)}.")  # fmt: skip

@@ -47,8 +47,8 @@ def waits_ms(model: Model, promote: Promote) -> int:
 def earned(model: Model, verdict: Verdict, policy: Policy) -> bool:
     """Whether the canary may have the next step now."""
     plan, promote = model.plan, policy.promote
-    if promote is None or plan is None or plan.weight is None or not plan.steps:
-        return False
+    if promote is None or plan is None or plan.weight is None or not plan.steps or plan.others:
+        return False  # of several canaries, which one is to climb is a person's choice
     canary = model.versions.get(verdict.version)
     if canary is None or canary.in_plan < policy.min_rows or waits_ms(model, promote):
         return False
@@ -138,6 +138,8 @@ def outlook(model: Model, policy: Policy) -> str:
     plan, promote = model.plan, policy.promote
     if promote is None or plan is None or plan.weight is None or not plan.steps:
         return ""
+    if plan.others:
+        return "Nothing is promoted while there are several canaries."
     weight = next_weight(plan.weight, promote.steps)
     goal = f"Next is {weight:.0%} of traffic" if weight < 1 else "Next is promotion to stable"
     left_ms = waits_ms(model, promote)

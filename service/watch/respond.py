@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from schemas.policies import Policy
 from service.watch.state import Case, Model
+from service.watch.weights import canaries_of, weight_of
 
 
 def begin(case: Case, model: Model, policy: Policy | None) -> None:
@@ -33,7 +34,8 @@ def further(case: Case, policy: Policy) -> list[str]:
     """The words after the one in force."""
     if case.rung not in policy.response:
         return []
-    return policy.response[policy.response.index(case.rung) + 1 :]
+    words: list[str] = list(policy.response)
+    return words[words.index(case.rung) + 1 :]
 
 
 def climb(case: Case, model: Model, policy: Policy) -> bool:
@@ -53,5 +55,6 @@ def _can(word: str, case: Case, model: Model, policy: Policy) -> bool:
     plan = model.plan
     if word != "shrink":
         return True
-    weight = plan.weight if plan is not None and plan.canary == case.version else None
+    is_canary = plan is not None and case.version in canaries_of(plan)
+    weight = weight_of(plan, case.version) if plan is not None and is_canary else None
     return weight is not None and weight > policy.shrink_to

@@ -12,7 +12,9 @@ from schemas.policies import Policy
 from service import harm
 from service.harm import Fleet, Refuse, Wish
 from service.watch import ledger
+from service.watch.plan import role_of
 from service.watch.state import Case, Model
+from service.watch.weights import canaries_of
 
 
 class Facts(NamedTuple):
@@ -54,6 +56,7 @@ def wish_of(case: Case, model: Model, policy: Policy, facts: Facts) -> Wish:
         target=_target(case, model),
         target_fault=_fault_of_target(case, model, policy),
         serves=_serves(case, model),
+        planned=case.kind == "promotion" or role_of(model, case.version) != "extra",
         restored=not promotes and _is_stable(case, model)
         and ledger.just_restored(model, case.version, policy),
         retries=policy.retries,
@@ -85,7 +88,7 @@ def _serves(case: Case, model: Model) -> bool:
         return False
     if case.kind == "promotion":
         return (plan.canary, plan.stable) == (case.version, case.stable)
-    return case.version in (plan.stable, plan.canary)
+    return case.version in (plan.stable, *canaries_of(plan))
 
 
 def _is_stable(case: Case, model: Model) -> bool:

@@ -24,6 +24,7 @@ from schemas.policies import GuardSpec
 from schemas.verdicts import GuardVerdict
 from service.watch.state import Model, Plan, Version
 from service.watch.tables import Table
+from service.watch.weights import among_two, planned, steps_of, weight_of
 
 SETTLE_MS = 5000
 """Event time after a change of weight in which shares do not count."""
@@ -45,10 +46,12 @@ def share_rows(
     plan = model.plan
     if plan is None:
         return None
-    assigned, counts = _assigned(plan, table)
+    assigned, counts = _assigned(plan, version, table)
     own = table.version == (table.versions.index(version) if version in table.versions else -1)
     if spec.max_decrease is not None:
         stable = table.versions.index(plan.stable) if plan.stable in table.versions else -1
+        if not plan.inferred and plan.steps:
+            assigned = among_two(plan, version, table.served_ms)
         counts &= (own | (table.version == stable)) & (assigned > 0) & (assigned < 1)
     elif spec.min is not None and not plan.inferred:
         counts &= assigned > spec.min
@@ -63,15 +66,15 @@ def share_rows(
     return Rows(loss[index].astype(np.float64), position, when_ms)
 
 
-def _assigned(plan: Plan, table: Table) -> tuple[np.ndarray, np.ndarray]:
+def _assigned(plan: Plan, version: str, table: Table) -> tuple[np.ndarray, np.ndarray]:
     """The canary's assigned share at each row, and whether the row counts at all; (n,) each."""
     if plan.inferred or not plan.steps:
         return np.full(len(table), np.nan), table.served_ms >= plan.at_ms
-    begins = np.array([at_ms for at_ms, _ in plan.steps])
-    weights = np.array([share for _, share in plan.steps])
+    steps = steps_of(plan, version)
+    begins = np.array([at_ms for at_ms, _ in steps])
     step = np.searchsorted(begins, table.served_ms, side="right") - 1
     settled = table.served_ms >= begins[np.maximum(step, 0)] + SETTLE_MS
-    return weights[np.maximum(step, 0)], (step >= 0) & settled
+    return planned(steps, table.served_ms), (step >= 0) & settled
 
 
 def share_now(model: Model, version: str) -> float | None:
@@ -81,11 +84,11 @@ def share_now(model: Model, version: str) -> float | None:
     return sum(bucket.get(version, 0) for bucket in newest) / total if total else None
 
 
-def share_limit(spec: GuardSpec, model: Model) -> float | None:
+def share_limit(spec: GuardSpec, model: Model, version: str) -> float | None:
     """The lowest share that a guard accepts of a canary now; None: it is another limit."""
     if spec.max_decrease is None:
         return spec.min
-    weight = model.plan.weight if model.plan is not None else None
+    weight = weight_of(model.plan, version) if model.plan is not None else None
     return None if weight is None else (1 - spec.max_decrease) * weight
 
 

@@ -36,6 +36,8 @@ class Plan(Struct):
     source: str | None = None
     steps: list[tuple[int, float]] = []
     """The canary's weight over time: (from, weight), oldest first, of this rollout."""
+    others: dict[str, list[tuple[int, float]]] = {}
+    """Canaries besides that one -> their weights over time, oldest first, never empty."""
     warned: list[str] = []
     """Quarantined versions among these two that people were told of."""
 
@@ -62,6 +64,8 @@ class Version(Struct):
     """Bucket of served time -> predictions, and labels within each age of `labels.AGES`."""
     in_plan: int = 0
     """Predictions served since the current plan began."""
+    named: bool = False
+    """A rollout event has named it; without one among declared roles it is `extra`."""
     verdict: Verdict | None = None
     """Last published."""
     guards: dict[str, dict[str, Any]] = {}
@@ -184,6 +188,8 @@ class Model(Struct):
     """Bucket of served time -> version -> predictions, of the last two minutes."""
     metrics: dict[str, tuple[float, int]] = {}
     """Polled signals: guard -> (value, event time)."""
+    forgotten: int = 0
+    """Retired versions whose counts were dropped, so that the state stays small."""
     horizon_ms: int = 0
     """The policy's; `Version.ages` is made for it."""
     slices: dict[str, list[str]] = {}
@@ -232,6 +238,8 @@ class Partition(Struct):
     watermarks: dict[int, int] = {}
     """Source partition -> event time up to which it has come."""
     swept_ms: int = 0
+    unwatched: int = 0
+    """Messages of models for which there was no room."""
 
     @property
     def now_ms(self) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from service.watch.labels import coverage_by_age
 from service.watch.plan import role_of
 from service.watch.state import Model
+from service.watch.weights import canaries_of, weight_of
 
 
 def view_of(model: Model, lag_s: float, now_wall_ms: int) -> dict[str, Any]:
@@ -37,6 +38,18 @@ def view_of(model: Model, lag_s: float, now_wall_ms: int) -> dict[str, Any]:
         "stable": plan.stable if plan else None,
         "canary": plan.canary if plan else None,
         "weight": plan.weight if plan else None,
+        "canaries": {name: weight_of(plan, name) for name in canaries_of(plan)} if plan else {},
+        "quarantine": {name: since_ms for name, (since_ms, _) in model.quarantine.items()},
+        "ledger": [
+            {
+                "version": tenure.version,
+                "from": tenure.began_ms,
+                "until": tenure.ended_ms or None,
+                "good_s": tenure.good_ms // 1000,
+                "failed": tenure.failed,
+            }
+            for tenure in model.ledger
+        ],
         "rollout_id": plan.rollout_id if plan else None,
         "roles": "inferred" if plan is None or plan.inferred else "declared",
         "watermark": model.now_ms or None,
@@ -48,6 +61,7 @@ def view_of(model: Model, lag_s: float, now_wall_ms: int) -> dict[str, Any]:
             if version.verdict is not None
         },
         "counts": _totals(model),
+        "versions_forgotten": model.forgotten,
         "slices_beyond": dict(model.beyond),
         "open_incidents": [case.incident_id for case in model.cases.values() if not case.closed],
         "updated_at": now_wall_ms,

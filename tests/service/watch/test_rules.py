@@ -47,6 +47,7 @@ HOUR_MS = 3_600_000
 
 ROWS: list[tuple[Callable[[Wish], str | None], dict[str, Any], str]] = [
     (harm.observes, {"mode": "observe"}, "H11 observe"),
+    (harm.is_planned, {"planned": False}, "H2 unplanned"),
     (harm.has_target, {"target": None}, "H1 no_target"),
     (harm.has_target, {"target": ""}, "H1 no_target"),
     (harm.is_current, {"serves": False}, "H2 superseded"),
