@@ -12,6 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from service.storage.schema import LayoutFault, bring_forward
+
 metadata = sa.MetaData()
 
 BUSY_S = 30.0
@@ -34,7 +36,7 @@ class StorageFault(RuntimeError):
 
 
 def open_database(url: str) -> sa.Engine:
-    """Open the database at a `sqlite:///…` or `postgresql://…` address and make missing tables.
+    """Open the database at a `sqlite:///…` or `postgresql://…` address, in the newest layout.
 
     Raises
     ------
@@ -56,7 +58,10 @@ def open_database(url: str) -> sa.Engine:
         if target.get_backend_name() == "sqlite":
             sa.event.listen(engine, "connect", _prepare_sqlite)
             sa.event.listen(engine, "begin", _begin_immediate)
-        metadata.create_all(engine)
+        bring_forward(engine, metadata)
+    except LayoutFault as fault:
+        shown = target.render_as_string(hide_password=True)
+        raise StorageFault(f"storage {shown} {fault}") from None
     except sa.exc.SQLAlchemyError as fault:
         shown = target.render_as_string(hide_password=True)
         reason = str(getattr(fault, "orig", None) or fault).strip().splitlines()[0]
