@@ -51,7 +51,9 @@ class Platform:
             return {"current": dict(self.shares)}
         with self._lock:
             self.posts.append(command)
-            wanted = dict.fromkeys(self.shares, 0.0) | {command["to_version"]: 100.0}
+            left = 100 * float(command["weight"] or 0) if command["action"] == "shift" else 0.0
+            wanted = dict.fromkeys(self.shares, 0.0)
+            wanted |= {command["from_version"]: left, command["to_version"]: 100 - left}
             if wanted == self.shares:
                 return {"status": "already_there", "current": dict(self.shares)}
             self.shares = wanted

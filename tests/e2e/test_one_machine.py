@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 class Machine:
     """One daemon on the local engine, which can be killed and started again."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, **policy: Any) -> None:
         self.folder, self.port = folder, free_port()
         self.config = folder / "rollbackd.yaml"
         self.address = f"http://127.0.0.1:{self.port}"
@@ -37,6 +37,7 @@ class Machine:
                     "mode": "enforce",
                     "horizon": "5s",
                     "guards": [{"signal": "error_rate", "max": 0.05}],
+                    **policy,
                 }
             ],
         }

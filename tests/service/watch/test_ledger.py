@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.stable_watch import StableWatch
-from schemas.commands import Command
+from schemas.commands import Command, Order
 from schemas.durations import Duration
 from schemas.facts import Breach, Progress
 from schemas.observations import Observations
@@ -29,6 +29,7 @@ from tests.service.watch.traffic import (
     a_receipt,
     a_rollout,
     a_tick,
+    a_wall,
     kinds,
     play,
 )
@@ -75,6 +76,22 @@ def test_a_promoted_version_that_turns_bad_goes_back_to_the_one_before() -> None
     (command,) = commands(said)
     assert ("v42", "v41") == (command.from_version, command.to_version)
     assert ("v42", None) == (command.expected.stable, command.expected.canary)
+
+
+def test_a_person_s_rollback_without_a_canary_goes_to_the_last_known_good() -> None:
+    """If this breaks, the button does nothing once a bad version has all traffic."""
+    book, traffic = a_book(a_policy(mode="observe")), Traffic()
+    promoted(book, traffic)
+    play(book, paced(traffic, 3, HEALTHY, share=1.0))
+    order = Order(order_id="o1", kind="rollback", model="credit-risk", actor="ann",
+                  reason="complaints", at=START_MS)  # fmt: skip
+
+    said = list(book.obey(order, a_wall(traffic.now_ms)))
+
+    assert ["breach", "rollback"] == kinds(said)
+    assert [("v42", "v41", "ann")] == [
+        (c.from_version, c.to_version, c.actor) for c in commands(said)
+    ]  # fmt: skip
 
 
 def test_a_version_that_was_stable_too_briefly_is_no_target() -> None:
