@@ -14,7 +14,14 @@ from service.act.adapters.base import Adapter
 from service.act.adapters.dry_run import DryRun
 from service.act.adapters.haproxy import HAProxy
 from service.act.adapters.webhook import Webhook
-from tests.contracts.fake_benches import azure_ml_bench, sagemaker_bench, vertex_ai_bench
+from tests.contracts.fake_benches import (
+    azure_ml_bench,
+    mlflow_bench,
+    sagemaker_bench,
+    terraform_bench,
+    vertex_ai_bench,
+)
+from tests.contracts.kube_benches import KUBE, opener
 from tests.platforms import SECRET, Balancer, Deployer, balancing, deploying
 from tests.real import free_port, program
 
@@ -192,4 +199,7 @@ BENCHES: dict[str, Open] = {
     "sagemaker": sagemaker_bench,
     "azure_ml": azure_ml_bench,
     "vertex_ai": vertex_ai_bench,
+    "mlflow": mlflow_bench,
+    "terraform": terraform_bench,
+    **{kind: opener(kind) for kind in KUBE},
 }

@@ -9,12 +9,16 @@ from typing import Any
 
 from service.act.adapters.azure_ml import AzureML
 from service.act.adapters.base import Adapter
+from service.act.adapters.mlflow import MLflow
 from service.act.adapters.sagemaker import SageMaker
+from service.act.adapters.terraform import Terraform
 from service.act.adapters.vertex_ai import VertexAI
-from tests.fake_platforms import azure_ml, sagemaker, vertex_ai
+from tests.fake_platforms import azure_ml, mlflow, sagemaker, vertex_ai
 from tests.fake_platforms.azure_ml import FakeAzureML
+from tests.fake_platforms.mlflow import FakeMLflow
 from tests.fake_platforms.sagemaker import FakeSageMaker
 from tests.fake_platforms.serving import serving
+from tests.fake_platforms.terraform import Workspace, terraforming, value_of
 from tests.fake_platforms.vertex_ai import FakeVertexAI
 from tests.real import free_port
 
@@ -126,3 +130,68 @@ async def vertex_ai_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterat
     async with serving(fake):
         yield FakeBench(fake, VertexAI, settings)
         assert ([], 0) == (fake.forbidden, fake.unproven)
+
+
+class MLflowBench(FakeBench):
+    """A fake of MLflow's registry; its real server is in tests/service/act/adapters."""
+
+    def revert(self) -> None:
+        self.fake.faults = ["lie"] * 10
+
+
+@asynccontextmanager
+async def mlflow_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[FakeBench]:
+    fake = FakeMLflow(now_s)
+    settings = {
+        "name": mlflow.NAME,
+        "versions": mlflow.NUMBERS,
+        "aliases": dict.fromkeys(mlflow.ALIASES, 10.0),
+        "token": mlflow.TOKEN,
+    }
+    async with serving(fake):
+        yield MLflowBench(fake, MLflow, settings)
+        assert ([], 0) == (fake.forbidden, fake.unproven)
+
+
+class TerraformBench:
+    """The real program on a module of its built-in resource."""
+
+    changes = True
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        return "terraform", {
+            "directory": str(self.workspace.directory),
+            "versions": {version: version for version in VERSIONS},
+            "resources": ["terraform_data.split"],
+            "program": str(self.workspace.program),
+        }
+
+    def adapter(self) -> Terraform:
+        return Terraform(**self.settings()[1])
+
+    def lost(self) -> Terraform:
+        return Terraform(**{**self.settings()[1], "directory": "/nowhere"})
+
+    def shares(self) -> dict[str, float]:
+        return {version: share for version, share in self.workspace.shares().items() if share}
+
+    def writes(self) -> list[str]:
+        return self.workspace.calls("apply")
+
+    def move(self, **shares: int) -> None:
+        self.workspace.set({version: shares.get(version, 0) for version in VERSIONS})
+
+    def lose_answer(self, done: bool) -> None:
+        self.workspace.script("reset" if done else "lost")
+
+    def revert(self) -> None:
+        self.workspace.script("after " + value_of(WEIGHTS))
+
+
+@asynccontextmanager
+async def terraform_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[TerraformBench]:
+    with terraforming(home, **WEIGHTS) as workspace:
+        yield TerraformBench(workspace)
