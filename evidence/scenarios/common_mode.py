@@ -8,7 +8,7 @@ from detectors.adwin import Adwin
 from detectors.canary_guard import CanaryGuard
 from evidence.cells import Cell, Promise, World
 from evidence.rivals import asymptotic, peeked
-from evidence.rivals.lineup import ADWIN, OURS, Rival, guard
+from evidence.rivals.lineup import OURS, Rival, guard
 from evidence.rivals.shipped import canary_alone, shipped
 from evidence.scenarios.base import Scenario, alarms, within_alpha
 from evidence.worlds import paired_rows, step
@@ -56,7 +56,7 @@ S4 = Scenario(
     "S4", "A bad day for everybody",
     "no rollback is due: the canary is exactly as good as the stable at every moment",
     "A rollback would cure nothing. Pooled rates differ because most of the canary's rows came "
-    f"after the world had turned; a guard that asks whose a bad row was does not notice. "
-    f"(`{ADWIN}` and a fixed limit see only that something is bad.)",
+    f"after the world had turned; a guard that asks whose a bad row was does not notice. A limit on "
+    "the canary alone blames it for the weather.",
     cells=tuple(_cells()),
 )  # fmt: skip
