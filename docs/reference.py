@@ -44,8 +44,18 @@ back is at most `alpha`, however long it lives and however often one looks.
 
 **Labels.** With `labels: matured` (the default) a prediction enters label guards when it is as old as the horizon. A
 prediction whose label never came counts as *not bad* for a rollback and not at all for a pass; below `min_coverage` the
-signal is unknown. `conditional` lets guards against stable count labels on arrival. `optimistic` is judged as `matured` in
-this release.
+signal is unknown. `optimistic` lets limits against a number count bad labels on arrival, everything else counting as good so
+far; a pass still needs matured labels. `conditional` lets limits against the stable count labels on arrival, with half of
+their alpha, while the delays of both versions are found equal; the matured form runs beside it with the other half. Promotion
+proofs always count matured labels. `check` names the guards for which a mode changes nothing.
+
+**Slices.** A guard with `segment` watches all rows and each value of the segment apart. Half of its alpha stays with all rows,
+the other half is shared evenly among `slices` places; values take places in the order of their first rows, and those that find
+none count only with all rows, which the verdict says. A verdict lists the eight worst slices.
+
+**Votes.** With `votes: unit` the predictions of one unit are one vote, their mean loss: rates are then judged by `mean`, latency
+by the share of each unit's requests above the limit, limits against the stable by `unit_canary`. With `votes: pair` (shadow
+traffic) limits against the stable count requests whose two answers differ.
 
 **Promotion.** With a `promote` block a canary passes only when, besides keeping every limit, it is *proven* on each signal
 with a limit that is a share of bad predictions (`error_rate`, `error`, `accuracy`, `false_positive_rate`,

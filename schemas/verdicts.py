@@ -64,6 +64,8 @@ class GuardVerdict(Struct, frozen=True, omit_defaults=False):
     """The guard of the policy that this is a part of, where it watches slices apart."""
     slice: str = ""
     """The slice that was judged, as `country=DE`; empty: all rows together."""
+    note: str = ""
+    """What else a reader has to know: that labels are judged matured although `conditional`."""
     votes: str = "prediction"
     """What `n` counts: `prediction`; `unit`, each with one vote; `pair` of canary and stable."""
     slices: int = 0

@@ -22,6 +22,7 @@ from service.config import Config
 from service.engine.base import EngineFault, TopicState
 from service.storage.database import StorageFault
 from service.telemetry import configure_logs
+from service.watch.early import label_notes
 from service.watch.named import notes_of_detectors
 
 
@@ -95,8 +96,7 @@ def _notes(config: Config) -> list[str]:
         share = policy.guard_alpha()
         notes.append(f"{path}: each guard that can act has alpha {share:.4g} "
                      f"of {policy.alpha:g} for {policy.model}")  # fmt: skip
-        if policy.labels == "optimistic":
-            notes.append(f"{path}.labels: optimistic is judged as matured in this release")
+        notes += [f"{path}.labels: {line}" for line in label_notes(policy)]
         if policy.votes == "pair":
             notes.append(
                 f"{path}.votes: limits against the stable and promotion count pairs whose answers "

@@ -17,8 +17,9 @@ from schemas.plugins import Registry
 from schemas.policies import Policy
 from schemas.times import to_ms
 from service.watch import labels, ledger, verify
+from service.watch.bounds import forget_versions
 from service.watch.detect import Guard, guards_for, wanted_tables
-from service.watch.plan import follow, infer, role_of
+from service.watch.plan import follow, infer, live, role_of
 from service.watch.rows import feed
 from service.watch.slices import meet, slices_of
 from service.watch.state import SHARE_BUCKET_MS, SHARE_BUCKETS, Model
@@ -67,16 +68,17 @@ def replan(
     if not follow(model, event):
         return False
     equip(model, guards, policy, registry)
+    forget_versions(model)
     return True
 
 
 def equip(model: Model, guards: Guards, policy: Policy | None, registry: Registry) -> None:
     """Give each live version the guards of its role; a version that stays keeps its evidence."""
     plan = model.plan
-    live = [name for name in (plan.stable, plan.canary) if name] if plan else []
-    for name in [name for name in guards if name not in live]:
+    judged = live(model, policy)
+    for name in [name for name in guards if name not in judged]:
         del guards[name]
-    for name in live:
+    for name in judged:
         if policy is None:
             guards.setdefault(name, {})
             continue
@@ -113,6 +115,8 @@ def _take(
             _served(model, guards, table, policy, registry)
         _count(model, table)
         if policy is not None:
+            if set(live(model, policy)) != set(guards):
+                equip(model, guards, policy, registry)  # a version that no plan names has come
             ledger.count(model, table, policy)
         base = model.ordinal
         model.ordinal += len(table)
@@ -120,6 +124,7 @@ def _take(
             if table.segments and meet(model, table, policy):
                 equip(model, guards, policy, registry)
             fired |= _feed(model, guards, table, base, message, policy)
+    forget_versions(model)
     return fired
 
 
@@ -180,7 +185,7 @@ def _feed(
     fired = False
     for name, own in guards.items():
         for guard in own.values():
-            if table.sort not in wanted_tables(guard, policy):
+            if table.sort not in wanted_tables(guard):
                 continue
             at = feed(guard, name, table, base, model)
             if at is not None:

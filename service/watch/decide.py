@@ -21,6 +21,7 @@ from service.watch.prove import gate_entry, pending_text
 from service.watch.silence import sentence, share_limit, share_now
 from service.watch.slices import slices_of, told
 from service.watch.state import Model, Version
+from service.watch.weights import weight_of
 
 RECENT_BUCKETS = 10
 """Buckets of served time (a second each) from which a share is taken."""
@@ -67,6 +68,9 @@ def judge(
         value, reason, text = "inconclusive", "promotion_pending", pending
     if value == "pass" and policy is not None and role_of(model, version.name) == "canary":
         text = f"{text} {outlook(model, policy)}".strip()
+    notes = dict.fromkeys(entry.note for entry in entries if entry.note)
+    if value in ("pass", "inconclusive"):
+        text = " ".join([text, *(f"Note: {note}." for note in notes)])
     fired = {entry.name: own[entry.name].fired for entry in alarmed if entry.name in own}
     for at in fired.values():
         position = at or position
@@ -99,12 +103,12 @@ def entry_of(
     guard: Guard, version: Version, policy: Policy | None, model: Model
 ) -> GuardVerdict:
     """Turn one guard's reading into its part of the verdict, in the signal's own unit."""
-    reading, spec = guard.detector.reading(), guard.spec
+    reading, spec = guard.reading(), guard.spec
     shown = _in_unit(spec, _among_labelled(spec, version, guard.interval()))
     limit = limit_of(spec)
     if spec.signal == "traffic_share" and spec.max is None:
         shown = Interval(share_now(model, version.name), shown.lower, shown.upper)
-        limit = share_limit(spec, model)
+        limit = share_limit(spec, model, version.name)
         if spec.max_decrease is not None:
             shown = Interval(shown.estimate)
     ratio = guard.detector.ratio() if hasattr(guard.detector, "ratio") else None
@@ -129,7 +133,7 @@ def entry_of(
         coverage=coverage, action=spec.acts,
         limit=limit, alpha=guard.alpha, guarantee=guard.guarantee, reason=reason,
         guard=spec.label, slice=str(guard.slice or ""),
-        votes=guard.counts,
+        votes=guard.counts, note=guard.early.note if guard.early is not None else "",
         slices=0 if guard.slice else len(slices_of(spec, model, version.name)),
         beyond=0 if guard.slice else model.beyond.get(spec.label, 0),
     )  # fmt: skip
@@ -265,7 +269,10 @@ def _silence(
     model: Model, version: Version, policy: Policy
 ) -> tuple[VerdictValue, str, str] | None:
     plan = model.plan
-    expected = plan is not None and (version.name == plan.stable or plan.weight != 0)
+    role = role_of(model, version.name)
+    expected = plan is not None and (
+        role == "stable" or (role == "canary" and weight_of(plan, version.name) != 0)
+    )
     if not expected:
         return None
     if not version.predictions:
@@ -329,7 +336,7 @@ def _all_shared(
     """Whether every limit that the canary fails is failed by stable as well, now."""
     plan = model.plan
     acting = [entry for entry in alarmed if entry.action != "alert"]
-    if plan is None or plan.canary != version.name or not acting:
+    if plan is None or role_of(model, version.name) != "canary" or not acting:
         return False
     stable = guards.get(plan.stable, {})
     return all(entry.name in stable and _failing(stable[entry.name]) for entry in acting)
@@ -338,10 +345,10 @@ def _all_shared(
 def _stable_ill(model: Model, version: Version, guards: Mapping[str, Mapping[str, Guard]]) -> bool:
     """Whether the stable version fails an objective of its own that acts."""
     plan = model.plan
-    if plan is None or plan.canary != version.name:
+    if plan is None or role_of(model, version.name) != "canary":
         return False
     return any(
-        guard.detector.reading().fired_at is not None and _failing(guard)
+        guard.reading().fired_at is not None and _failing(guard)
         for guard in guards.get(plan.stable, {}).values()
         if guard.spec.acts != "alert"
     )

@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 
 from detectors.base import Detector, Interval, Reading, Rows, StateMismatch
+from detectors.delay_check import DelayCheck
 from detectors.histogram import Histogram
 from schemas.plugins import Registry
 from schemas.policies import (
@@ -29,6 +30,7 @@ from schemas.policies import (
     GuardSpec,
     Policy,
 )
+from service.watch.early import FROM_THE_START, Early
 from service.watch.named import params_of
 from service.watch.pairs import Pairs
 from service.watch.slices import Slice, name_of
@@ -65,6 +67,8 @@ class Guard:
     """With votes on a quantile: what is voted on is whether a row lies above this."""
     values: Histogram | None = None
     """With a bar: the values themselves, for display."""
+    early: Early | None = None
+    """What hears labels on arrival."""
     latched: bool = False
     """It has fired, and what fired it was named."""
 
@@ -89,8 +93,21 @@ class Guard:
         """Mean loss of about the last `RECENT_ROWS` rows (exceedances for quantiles)."""
         return self.recent_loss / self.recent_rows if self.recent_rows else None
 
+    def reading(self) -> Reading:
+        """What it says: its detector, or the form that hears labels on arrival, if that spoke."""
+        if self.early is None:
+            return self.detector.reading()
+        early: Reading = self.early.detector.reading()
+        if self.early.decides:
+            return early
+        late = self.detector.reading()
+        return early if early.fired_at is not None and late.fired_at is None else late
+
     def interval(self) -> Interval:
         """What its detector estimates; with a bar the quantile itself, without bounds."""
+        if self.early is not None and self.early.detector.reading().fired_at is not None:
+            spoken: Interval = self.early.detector.interval()
+            return spoken
         if self.values is None or self.spec.quantile is None:
             return self.detector.interval()
         known = self.values.n > 0
@@ -132,18 +149,21 @@ class Guard:
             "fired": self.fired, "rows": self.rows,
             "votes": None if self.votes is None else self.votes.state(),
             "values": None if self.values is None else self.values.saved(),
+            "early": None if self.early is None else self.early.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where a state was saved; starts afresh, and says so, when it does not fit."""
         try:
             self.detector.restore(state["detector"])
+            if self.early is not None:
+                self.early.restore(state["early"] or {})
         except (StateMismatch, KeyError) as fault:
             log.warning("guard_starts_afresh", guard=self.name, reason=str(fault))
             return
         self.recent_rows, self.recent_loss = state["recent"]
         self.fired, self.rows = dict(state["fired"]), state["rows"]
-        self.latched = self.detector.reading().fired_at is not None
+        self.latched = self.reading().fired_at is not None
         if self.votes is not None and state.get("votes") is not None:
             self.votes.restore(state["votes"])
         if self.values is not None and state.get("values") is not None:
@@ -213,10 +233,39 @@ def build(spec: GuardSpec, policy: Policy, registry: Registry, part: Slice | Non
         alpha = policy.guard_alpha() * spec.part(part is not None)
         # A share of traffic is the router's doing, row by row.
         by_unit = policy.votes == "unit" and spec.signal != "traffic_share"
-        guard = (_of_units if by_unit else _of_rows)(spec, alpha, registry)
+        mode = _mode(spec, policy)
+        own = alpha / 2 if mode == "conditional" else alpha
+        guard = (_of_units if by_unit else _of_rows)(spec, own, registry)
+        guard.early = _early(mode, guard, policy, registry)
+        guard.alpha = alpha
         guard.votes = votes_for(policy, guard) if spec.signal != "traffic_share" else None
     guard.slice = part
     return guard
+
+
+def _mode(spec: GuardSpec, policy: Policy) -> str:
+    """How labels count for a guard: as the policy says, where that is possible."""
+    if spec.signal not in NEEDS_LABELS or spec.signal == "label_coverage":
+        return "matured"
+    if policy.labels == "conditional":
+        return "conditional" if spec.max_increase is not None else "matured"
+    if policy.labels == "optimistic" and spec.max_increase is None:
+        return "optimistic" if spec.signal in FROM_THE_START else "matured"
+    return "matured"
+
+
+def _early(mode: str, guard: Guard, policy: Policy, registry: Registry) -> Early | None:
+    """Build the part that hears labels on arrival."""
+    horizon_ms, spec = policy.horizon.ms, guard.spec
+    if mode == "conditional":
+        params: dict[str, Any] = {"margin": 1 + (spec.max_increase or 0.0), "alpha": guard.alpha}
+        return Early(registry.make("canary", **params), DelayCheck(horizon_ms))
+    if mode != "optimistic":
+        return None
+    params = {"limit": guard.limit, "horizon_ms": horizon_ms, "alpha": guard.alpha}
+    if spec.signal in NEEDS_MEAN_GUARD:
+        return Early(registry.make("optimistic_mean", cap=spec.highest, **params))
+    return Early(registry.make("optimistic_rate", **params))
 
 
 def votes_for(policy: Policy, guard: Guard) -> Votes | Pairs | None:
@@ -269,18 +318,15 @@ def _of_rows(spec: GuardSpec, alpha: float, registry: Registry) -> Guard:
     return Guard(spec, registry.make(kind, alpha=alpha, **params), "single", alpha, limit)
 
 
-def wanted_tables(guard: Guard, policy: Policy) -> tuple[str, ...]:
+def wanted_tables(guard: Guard) -> tuple[str, ...]:
     """Which tables carry a guard's rows.
 
     Labels count once they had their time (`final`), so that fast bad labels cannot accuse a young
-    version. `conditional` lets a paired guard count them on arrival, but never a gate: labels that
-    come late for the canary alone would look like proof. `optimistic` is judged as `matured` until
-    its own guards exist, which is slower and never less safe.
+    version; how some of them may count on arrival stands in `early.py`. Never for a gate: labels
+    that come late for the canary alone would look like proof.
     """
-    signal = guard.spec.signal
-    if signal not in NEEDS_LABELS:
+    if guard.spec.signal not in NEEDS_LABELS:
         return ("served",)
-    on_arrival = policy.labels == "conditional" and guard.arms == "paired" and not guard.gate
-    if on_arrival and signal != "label_coverage":
-        return ("labelled",)
-    return ("final",)
+    if guard.early is None:
+        return ("final",)
+    return ("served", "labelled", "final") if guard.early.decides else ("labelled", "final")

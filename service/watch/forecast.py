@@ -119,6 +119,8 @@ def _of_guard(guard: Guard, policy: Policy, traffic: Traffic, worse: Sequence[fl
         note = f"{kind} does not bound the chance of ever alarming falsely; not planned"
     else:
         sizes = [_size(guard, kind, policy, traffic, w) for w in worse]
+    if guard.early is not None and not guard.early.decides:
+        note = "counts labels on arrival once those of both versions are found to be equally late"
     return Forecast(
         guard.name, guard.spec.signal, kind, guard.alpha, _wait_s(guard, policy),
         _rows_of(guard), sizes, note=note,
@@ -165,7 +167,7 @@ def _of_gate(gate: Guard, policy: Policy, traffic: Traffic) -> Forecast:
 
 
 def _wait_s(guard: Guard, policy: Policy) -> float:
-    late = guard.spec.signal in NEEDS_LABELS and wanted_tables(guard, policy) == ("final",)
+    late = guard.spec.signal in NEEDS_LABELS and "labelled" not in wanted_tables(guard)
     return float(policy.horizon) if late else 0.0
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from detectors import losses
 from detectors.base import F64, I64, Bool, Rows
 from service.watch.detect import Guard
+from service.watch.early import Early, arrive, serve, weigh_delays
 from service.watch.silence import share_rows
 from service.watch.state import Model, Plan
 from service.watch.tables import Table
+from service.watch.weights import among_two, planned
 
 
 def feed(guard: Guard, version: str, table: Table, base: int, model: Model) -> int | None:
@@ -24,10 +26,17 @@ def feed(guard: Guard, version: str, table: Table, base: int, model: Model) -> i
     base : int
         Ordinal of the table's first row.
     """
+    if guard.early is not None and table.sort != "final":
+        at = _hear(guard, guard.early, version, table, base, model)
+        return None if guard.latched else at
     rows = rows_for(guard, version, table, base, model)
+    if guard.early is not None and guard.early.check is not None and rows is not None:
+        weigh_delays(guard.early.check, rows, table, base)
     if guard.votes is None:
         reading = None if rows is None else guard.feed(rows)
-        if reading is None or reading.fired_at is None or guard.latched:
+        # Where labels decide on arrival, the matured ones only show how high the rate is.
+        shown_only = guard.early is not None and guard.early.decides
+        if reading is None or reading.fired_at is None or guard.latched or shown_only:
             return None
         return reading.fired_at - base
     ballot = None if rows is None else guard.ballot(rows)
@@ -38,6 +47,25 @@ def feed(guard: Guard, version: str, table: Table, base: int, model: Model) -> i
     if fired_at is None or guard.latched:
         return None
     return int(cast.closer[fired_at - int(cast.rows.position[0])])
+
+
+def _hear(
+    guard: Guard, early: Early, version: str, table: Table, base: int, model: Model
+) -> int | None:  # fmt: skip
+    """Let a guard hear predictions as they are served, and labels as they come."""
+    if early.check is not None:
+        rows = rows_for(guard, version, table, base, model)
+        if rows is None or early.check.standing != "equal":
+            return None
+        fired_at = early.detector.update(rows).fired_at
+        return None if fired_at is None else int(fired_at) - base
+    own = table.version == _index(table, version)
+    if guard.slice is not None:
+        own = own & table.in_slice(*guard.slice)
+    if table.sort == "served":
+        serve(early, guard.spec.signal, table, own, base)
+        return None
+    return arrive(early, guard.spec.signal, table, own, base, model.horizon_ms)
 
 
 def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) -> Rows | None:
@@ -104,22 +132,24 @@ def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,
     index, loss, canary = index[keep], loss[keep], canary[keep]
     if not len(index):
         return None
-    weight = canary_share(table.weight[index], canary, table.served_ms[index], plan)
+    weight = canary_share(table.weight[index], canary, table.served_ms[index], plan, version)
     return Rows(loss.astype(np.float64), base + index, table.when_ms[index], canary, weight)
 
 
-def canary_share(weight: F64, canary: Bool, served_ms: np.ndarray, plan: Plan) -> F64:
+def canary_share(
+    weight: F64, canary: Bool, served_ms: np.ndarray, plan: Plan, version: str
+) -> F64:  # fmt: skip
     """The canary's assigned probability when each row was served, NaN where nobody said it.
 
     What the router stamped on the prediction comes first, then the rollout's weight at that time.
+    With several canaries a stamp tells one of the two weights only, so the plan counts.
     """
+    if plan.others:
+        return among_two(plan, version, served_ms)
     stamped = np.where(canary, weight, 1 - weight)
     if plan.inferred or not plan.steps or not np.isnan(stamped).any():
         return np.asarray(stamped, np.float64)
-    begins = np.array([at_ms for at_ms, _ in plan.steps])
-    weights = np.array([share for _, share in plan.steps])
-    planned = weights[np.maximum(np.searchsorted(begins, served_ms, side="right") - 1, 0)]
-    return np.where(np.isnan(stamped), planned, stamped)
+    return np.where(np.isnan(stamped), planned(plan.steps, served_ms), stamped)
 
 
 def _index(table: Table, version: str) -> int:

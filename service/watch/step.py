@@ -24,11 +24,14 @@ from schemas.verdicts import Verdict
 from service.harm import Fleet, Refuse
 from service.watch import ledger, order, promote
 from service.watch.absorb import absorb, due, equip, hush, replan
+from service.watch.bounds import has_room
 from service.watch.decide import judge
 from service.watch.detect import Guard
 from service.watch.order import Said, Wall
+from service.watch.plan import live
 from service.watch.rules import Facts, refusal
 from service.watch.state import Case, Model, Partition, Version, dump, load, load_partition
+from service.watch.weights import canaries_of
 
 JUDGE_EVERY_MS = 100
 """Log time between two judgements of a model whose guards stay quiet."""
@@ -108,6 +111,8 @@ class Book:
             self.changed.add("")
         if not message.model:
             return list(self._sweep(logged_ms))
+        if not self._has_room(message.model):
+            return []
         model = self._model(message.model)
         model.now_ms = max(model.now_ms, self.partition.now_ms)
         policy = self.policy(model.name)
@@ -119,6 +124,8 @@ class Book:
 
     def roll_out(self, event: Rollout, logged_ms: int) -> list[Said]:
         """Take in a traffic plan: now, or once the observations have come to its time."""
+        if not self._has_room(event.model):
+            return []
         model = self._model(event.model)
         self.changed.add(model.name)
         waits = model.plan is not None and not model.plan.inferred and model.now_ms > 0
@@ -132,6 +139,8 @@ class Book:
 
     def receive(self, receipt: Receipt) -> list[Said]:
         """Take in what came of a command."""
+        if receipt.model not in self.models:
+            return []
         self.changed.add(receipt.model)
         policy = self.policy(receipt.model) or Policy(model=receipt.model)
         return order.received(self._model(receipt.model), receipt, policy)
@@ -193,6 +202,12 @@ class Book:
             self.changed.add(model.name)
         return said
 
+    def _has_room(self, name: str) -> bool:
+        if name in self.models:
+            return True
+        self.changed.add("")
+        return has_room(self.partition, len(self.models), name)
+
     def _model(self, name: str) -> Model:
         if name not in self.models:
             self.models[name] = Model(name)
@@ -224,7 +239,7 @@ class Book:
     def _fell_silent(self, model: Model, policy: Policy | None) -> bool:
         if policy is None or model.plan is None:
             return False
-        for name in filter(None, (model.plan.stable, model.plan.canary)):
+        for name in (model.plan.stable, *canaries_of(model.plan)):
             version = model.versions.get(name)
             silent = version is not None and (model.silent_ms(version) > policy.max_silence.ms)
             told = (
@@ -243,12 +258,11 @@ class Book:
         promote.settle(model)
         said: list[Said] = []
         plan = model.plan
-        live = [plan.stable, plan.canary] if plan is not None else []
         if policy is not None and plan is not None:
             guards = self.guards[model.name]
             if ledger.long_lived(model, policy, guards.get(plan.stable, {})):
                 equip(model, guards, policy, self._registry)
-        for name in filter(None, live):
+        for name in live(model, policy):
             version = model.version(name)
             judged = judge(model, version, policy, self.guards[model.name], {})
             if _news(version, judged.verdict):

@@ -49,6 +49,8 @@ class Table:
     segments: dict[str, I64]
     """Per segment, each row's value as an index into `classes` plus one; 0: it has none."""
     classes: list[str]
+    age_ms: I64
+    """Label delay: when the label was observed minus when the prediction was served; -1: none."""
     sampled: F64
     """Chance with which the row was sent to labelling; NaN: its label came by itself."""
     unit: U64
@@ -66,7 +68,7 @@ class Table:
             columns=_taken(self.columns, keep),
             features={name: column[keep] for name, column in self.features.items()},
             segments={name: column[keep] for name, column in self.segments.items()},
-            unit=self.unit[keep], sampled=self.sampled[keep],
+            unit=self.unit[keep], sampled=self.sampled[keep], age_ms=self.age_ms[keep],
         )  # fmt: skip
 
     def in_slice(self, segment: str, value: str) -> Bool:
@@ -159,11 +161,12 @@ def _table(
         partition=message.partition, offset=column("offset", 0).astype(np.int64),
         served_ms=served_ms, when_ms=when_ms, version=column("version", 0).astype(np.int64),
         versions=message.versions, weight=column("weight", np.nan).astype(np.float64),
-        columns=_columns(column, labelled, sort == "final", message.classes, positive),
+        columns=_columns(column, labelled, sort != "labelled", message.classes, positive),
         features={name: column(name, np.nan).astype(np.float64) for name in features},
         segments={n.removeprefix(SEGMENT): column(n, 0).astype(np.int64) for n in segments},
         classes=message.classes, unit=column("unit", 0),
         sampled=column("sampled", np.nan).astype(np.float64),
+        age_ms=np.where(labelled, np.maximum(observed_ms - served_ms, 0), -1),
     )  # fmt: skip
     if sort == "final" and len(parts) > 1:
         return table.take(np.argsort(table.offset, kind="stable").astype(np.int64))
@@ -171,17 +174,17 @@ def _table(
 
 
 def _columns(
-    column: Callable[[str, float], Any], labelled: Bool, final: bool, classes: list[str],
+    column: Callable[[str, float], Any], labelled: Bool, whole: bool, classes: list[str],
     positive: float | str | None,
 ) -> Columns:  # fmt: skip
-    """Columns for losses. A prediction whose label never came counts as not wrong in the end:
-    the rate that a guard bounds is "bad label seen by the horizon, per prediction", which no
-    missing label can raise."""
+    """Columns for losses. Where rows are all predictions (`whole`: served or final), one without a
+    label counts as not wrong: the rate that a guard bounds is "bad label seen by the horizon, per
+    prediction", which no missing label can raise."""
     value, label_value = column("value", np.nan), column("label_value", np.nan)
     sort, label_class = column("class", 0), column("label_class", 0)
     predicted = (sort > 0) | ~np.isnan(value)
     same = np.where((sort > 0) | (label_class > 0), sort == label_class, value == label_value)
-    known = predicted if final else labelled & predicted
+    known = predicted if whole else labelled & predicted
     wrong = np.where(known, labelled & ~same, -1).astype(np.int8)
     return Columns(
         positive_predicted=_is_positive(value, sort, predicted, classes, positive),
