@@ -176,7 +176,7 @@ class Book:
             for guards in of_versions.values()
             for guard in guards.values()
             if guard.spec.acts != "alert" and not guard.gate
-            and guard.detector.reading().level in ("warning", "alarm")
+            and guard.reading().level in ("warning", "alarm")
         }  # fmt: skip
 
     def refused(self, wanting: Wanting, wall: Wall) -> Refuse | None:
