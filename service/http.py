@@ -38,7 +38,7 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
-    """At most `BODY_LIMIT` bytes."""
+    """At most as long as the client's `body_limit`."""
     retry_after_s: float | None
 
     def json(self) -> Any:
@@ -62,6 +62,10 @@ class Http:
         Certificates to trust in place of the public ones.
     look_up : callable
         Resolves names; tests give their own.
+    make_tls : callable, optional
+        Makes the TLS settings in place of `ca_file`: certificates of one's own, for instance.
+    body_limit : int
+        Answers are cut here, bytes.
     """
 
     def __init__(
@@ -70,11 +74,14 @@ class Http:
         deadline_s: float = DEADLINE_S,
         ca_file: str | None = None,
         look_up: Resolve = resolve,
+        make_tls: Callable[[], ssl.SSLContext] | None = None,
+        body_limit: int = BODY_LIMIT,
     ) -> None:
         self._reach = reach
         self._deadline_s = deadline_s
-        self._ca_file = ca_file
         self._look_up = look_up
+        self._make_tls = make_tls or (lambda: _tls(ca_file))
+        self._body_limit = body_limit
         self._tls: ssl.SSLContext | None = None
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Reply:
@@ -159,7 +166,7 @@ class Http:
     ) -> Reply:
         method, body, headers = what
         if self._tls is None:
-            self._tls = await asyncio.to_thread(_tls, self._ca_file)
+            self._tls = await asyncio.to_thread(self._make_tls)
         pinned = target.url.copy_with(host=str(address))
         # A pool would keep connections by address, and two hosts can share one: none is kept.
         async with (
@@ -180,7 +187,7 @@ class Http:
             return Reply(
                 answer.status_code,
                 {name.lower(): value for name, value in answer.headers.items()},
-                await _read(answer),
+                await _read(answer, self._body_limit),
                 retry_after_s(answer.headers),
             )
 
@@ -199,13 +206,13 @@ class _Sent:
             self._on_sent()
 
 
-async def _read(answer: httpx2.Response) -> bytes:
+async def _read(answer: httpx2.Response, limit: int) -> bytes:
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part
-        if len(body) >= BODY_LIMIT:
+        if len(body) >= limit:
             break
-    return bytes(body[:BODY_LIMIT])
+    return bytes(body[:limit])
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

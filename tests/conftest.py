@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.broker import Broker, run_broker
+from tests.kube import Kube, the_server
 from tests.real import program, run_postgres, run_prometheus
 
 # The same examples each time, and no test fails because the machine was busy.
@@ -29,6 +30,7 @@ MARKED_BY_FIXTURE = {
     "haproxy": "haproxy",
     "prometheus": "prometheus",
     "chromium": "chromium",
+    "kube": "kube",
 }
 
 
@@ -85,6 +87,12 @@ def database(postgres: str) -> Iterator[str]:
 def haproxy() -> str:
     """Path of the haproxy program."""
     return program("haproxy")
+
+
+@pytest.fixture(scope="session")
+def kube() -> Kube:
+    """A real Kubernetes API server, as its administrator; see `tests/kube.py`."""
+    return the_server()
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,9 @@ def unsettled(now: Current, plan: Plan) -> Outcome:
     if seen == "pending":
         text = "the platform was still moving when its time to settle was over"
         return Outcome("failed", "in_transition", text, "unknown", now, plan)
+    if seen == "settled":
+        text = "it is stored as asked, but the platform did not confirm it in its time to settle"
+        return Outcome("failed", "unconfirmed", text, "unknown", now, plan)
     text = f"only a part of it shows: {differs(now, plan.wanted)}"
     return Outcome("partial", "mixed", text, "mixed", now, plan)
 
