@@ -56,7 +56,7 @@ S4 = Scenario(
     "S4", "A bad day for everybody",
     "no rollback is due: the canary is exactly as good as the stable at every moment",
     "A rollback would cure nothing. Pooled rates differ because most of the canary's rows came "
-    f"after the world had turned; a guard that asks whose a bad row was does not notice. A limit on "
-    "the canary alone blames it for the weather.",
+    "after the world had turned; a guard that asks whose a bad row was does not notice. A limit "
+    "on the canary alone blames it for the weather.",
     cells=tuple(_cells()),
 )  # fmt: skip
