@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,6 +148,8 @@ class Join:
         self._codes: dict[str, dict[str, int]] = {}
         self._waiting: list[tuple[int, Ints]] = []
         """(earliest due, rows), of predictions that have not matured."""
+        self._arrived_ms: int | None = None
+        """When the event at hand arrived, where a log noted it."""
         self._highest_ms = 0
         self._watermark_ms = 0
 
@@ -156,7 +159,8 @@ class Join:
         for _, reason in read.refused:
             self._refuse(reason)
         self.counts.read += len(read.refused) + len(read.events)
-        for line, event in zip(read.lines, read.events, strict=True):
+        arrivals = repeat(None) if read.arrived_ms is None else read.arrived_ms
+        for line, event, self._arrived_ms in zip(read.lines, read.events, arrivals, strict=False):
             kind = KIND_OF[type(event)]
             if kind == PREDICTION:
                 self._predict(line, event, seen, block)  # type: ignore[arg-type]
@@ -175,9 +179,9 @@ class Join:
     def _time_of(self, event: Event, time: Any) -> int | None:
         """The event's time if it is accepted; else the refusal is counted."""
         time_ms = time if type(time) is int else to_ms(time)
-        arrived = event.arrived_at
         if (
-            arrived is None
+            event.arrived_at is None
+            and self._arrived_ms is None
             and EARLIEST_MS <= time_ms < LATEST_MS
             and time_ms <= (self._highest_ms or LATEST_MS) + FUTURE_RECORDED_MS
             and getattr(event, "error", None) is not False
@@ -189,6 +193,8 @@ class Join:
         return None
 
     def _fault(self, event: Event) -> str | None:
+        if self._arrived_ms is not None:  # as live
+            return fault_of(event, self._arrived_ms)
         if event.arrived_at is None:
             latest_ms = (self._highest_ms or LATEST_MS) + FUTURE_RECORDED_MS
             return fault_of(event, latest_ms - FUTURE_LIVE_MS)

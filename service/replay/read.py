@@ -2,7 +2,8 @@
 
 Why. A recording is read once, a line an event, in order of arrival; what live would refuse is
 refused here with the same sentence. Lines are numbered over all files from 1, empty ones too, so
-that a number finds its line with any editor.
+that a number finds its line with any editor. Messages of a log are numbered in the order in which
+they are merged, and say themselves when they arrived.
 
 How. A line whose `type` comes bare is decoded in one pass; all others (envelopes, faults, very long
 lines, a NUL) take the slow way through `schemas/wire.py`.
@@ -20,12 +21,19 @@ from contextlib import contextmanager
 from itertools import islice
 from operator import contains
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 import msgspec
 
-from schemas.events import Event, Outcome, Prediction, Rollout
-from schemas.wire import MAX_EVENT_BYTES, UNREADABLE, InvalidEvent, decode_one, sort_of
+from schemas.events import TOPIC_OF, Event, Outcome, Prediction, Rollout
+from schemas.wire import (
+    MAX_EVENT_BYTES,
+    UNREADABLE,
+    InvalidEvent,
+    decode_batch,
+    decode_one,
+    sort_of,
+)
 
 PREDICTION, OUTCOME, ROLLOUT = 0, 1, 2
 """Kinds of events, as the join tells them apart."""
@@ -62,6 +70,47 @@ class Read(NamedTuple):
     events: list[Event]
     refused: list[tuple[int, str]]
     """(line, reason)."""
+    arrived_ms: list[int] | None = None
+    """When each event arrived, as the log noted it; None: as the events say, or unknown."""
+
+
+class Arrived(Protocol):
+    """A message of a log, as far as it is read here."""
+
+    @property
+    def topic(self) -> str:
+        """Without prefix."""
+
+    @property
+    def time_ms(self) -> int:
+        """When the log took it, epoch ms."""
+
+    @property
+    def value(self) -> bytes:
+        """The event."""
+
+
+def read_records(first: int, records: Sequence[Arrived]) -> Read:
+    """Read messages of topics, in order of arrival.
+
+    Parameters
+    ----------
+    first : int
+        Number of the first of them.
+    """
+    events: list[Event | None] = [None] * len(records)
+    refused: list[tuple[int, str]] = []
+    for word, topic in TOPIC_OF.items():
+        places = [at for at, record in enumerate(records) if record.topic == topic]
+        decoded = decode_batch(word, [records[at].value for at in places])
+        for at, event in zip(places, decoded.events, strict=True):
+            events[at] = event
+        refused += [(first + places[at], reason) for at, reason in decoded.refused]
+    kept = [at for at, event in enumerate(events) if event is not None]
+    return Read(
+        [first + at for at in kept], [event for event in events if event is not None],
+        sorted(refused), [records[at].time_ms for at in kept],
+    )  # fmt: skip
 
 
 def read(first: int, lines: Sequence[bytes]) -> Read:

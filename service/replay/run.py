@@ -20,7 +20,7 @@ from service.ingest.find import Ints
 from service.replay.course import Course, Terms, Told
 from service.replay.join import Block, Join, Made
 from service.replay.queue import NEVER, Part
-from service.replay.read import read
+from service.replay.read import Read, read
 
 WINDOW = 16_384
 """Lines taken in at once."""
@@ -52,7 +52,11 @@ class Replay:
         lines : sequence of bytes
             At most `WINDOW`, or places where a cool-down ends may shift by a few lines.
         """
-        block = self.join.take(read(first, lines))
+        return self.take_events(read(first, lines))
+
+    def take_events(self, events: Read) -> Iterator[dict[str, Any]]:
+        """Take in the events of the next lines, or messages; gives what is settled by now."""
+        block = self.join.take(events)
         if len(block.lines):
             self._last = (int(block.lines[-1]), int(block.marks[-1]))
         for _, model, _ in block.cuts:
