@@ -10,6 +10,7 @@ import numpy as np
 
 from detectors import losses
 from detectors.base import F64, I64, Bool, Rows
+from detectors.sampled import weighted_loss
 from service.watch.detect import Guard
 from service.watch.early import Early, arrive, serve, weigh_delays
 from service.watch.silence import share_rows
@@ -103,11 +104,7 @@ def rows_for(guard: Guard, version: str, table: Table, base: int, model: Model) 
 
 
 def _weighted(signal: str, table: Table) -> tuple[I64, F64]:
-    """Every prediction; a bad one counts for as many as its label stands for, others for none.
-
-    The mean of bad / chance over all predictions is the share of bad ones, whichever were sampled
-    (Horvitz, Thompson 1952). A label that came by itself stands for its own prediction alone.
-    """
+    """Every prediction; a bad one counts for as many as its label stands for, others for none."""
     columns = table.columns
     known = columns.positive_predicted >= 0 if signal == "fp_per_prediction" else columns.wrong >= 0
     if signal == "fp_per_prediction":
@@ -115,8 +112,7 @@ def _weighted(signal: str, table: Table) -> tuple[I64, F64]:
     else:
         bad = columns.wrong == 1
     index = np.flatnonzero(known)
-    chance = np.where(np.isnan(table.sampled), 1.0, table.sampled)
-    return index, (bad / chance)[index]
+    return index, weighted_loss(bad, table.sampled)[index]
 
 
 def _paired(guard: Guard, version: str, table: Table, base: int, model: Model,
