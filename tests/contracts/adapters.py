@@ -16,6 +16,7 @@ from service.act.adapters.haproxy import HAProxy
 from service.act.adapters.webhook import Webhook
 from tests.contracts.fake_benches import (
     azure_ml_bench,
+    envoy_bench,
     mlflow_bench,
     sagemaker_bench,
     terraform_bench,
@@ -201,5 +202,6 @@ BENCHES: dict[str, Open] = {
     "vertex_ai": vertex_ai_bench,
     "mlflow": mlflow_bench,
     "terraform": terraform_bench,
+    "envoy": envoy_bench,
     **{kind: opener(kind) for kind in KUBE},
 }

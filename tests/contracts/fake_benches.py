@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from service.act.adapters.azure_ml import AzureML
 from service.act.adapters.base import Adapter
+from service.act.adapters.envoy import Envoy
 from service.act.adapters.mlflow import MLflow
 from service.act.adapters.sagemaker import SageMaker
 from service.act.adapters.terraform import Terraform
 from service.act.adapters.vertex_ai import VertexAI
 from tests.fake_platforms import azure_ml, mlflow, sagemaker, vertex_ai
 from tests.fake_platforms.azure_ml import FakeAzureML
+from tests.fake_platforms.envoy import PREFIX, EnvoyRelay, envoy_program, proxying
 from tests.fake_platforms.mlflow import FakeMLflow
 from tests.fake_platforms.sagemaker import FakeSageMaker
 from tests.fake_platforms.serving import serving
@@ -195,3 +198,51 @@ class TerraformBench:
 async def terraform_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[TerraformBench]:
     with terraforming(home, **WEIGHTS) as workspace:
         yield TerraformBench(workspace)
+
+
+class EnvoyBench:
+    """A real Envoy behind a relay that takes notes."""
+
+    changes = True
+
+    def __init__(self, relay: EnvoyRelay) -> None:
+        self.relay = relay
+
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        clusters = {version: f"c-{version}" for version in VERSIONS}
+        return "envoy", {"admins": [self.relay.url], "prefix": PREFIX, "clusters": clusters}
+
+    def adapter(self) -> Envoy:
+        return Envoy(**self.settings()[1])
+
+    def lost(self) -> Envoy:
+        return Envoy(**{**self.settings()[1], "admins": [f"http://127.0.0.1:{free_port()}"]})
+
+    def shares(self) -> dict[str, float]:
+        entries = json.loads(self.relay.proxy.say("GET", "/runtime?format=json")[1])["entries"]
+        weights = {
+            version: float(entries.get(f"{PREFIX}.c-{version}", {}).get("final_value", configured))
+            for version, configured in WEIGHTS.items()
+        }
+        return {version: weight for version, weight in weights.items() if weight}
+
+    def writes(self) -> list[str]:
+        return list(self.relay.written)
+
+    def move(self, **shares: int) -> None:
+        self.relay.proxy.set(**{version: shares.get(version, 0) for version in VERSIONS})
+
+    def lose_answer(self, done: bool) -> None:
+        self.relay.faults = ["reset" if done else "lost"]
+
+    def revert(self) -> None:
+        self.relay.after_write = lambda: self.move(v41=90, v42=10)
+
+
+@asynccontextmanager
+async def envoy_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[EnvoyBench]:
+    with proxying(envoy_program(), home, {v: int(weight) for v, weight in WEIGHTS.items()}) as one:
+        relay = EnvoyRelay(now_s, one)
+        async with serving(relay):
+            yield EnvoyBench(relay)
+            assert [] == relay.forbidden
