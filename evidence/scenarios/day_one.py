@@ -54,7 +54,7 @@ def _paired() -> list[Cell]:
 S5 = Scenario(
     "S5", "Bad from the first row", "a rollback is due at once",
     "Detectors that compare a version with its own past have no healthy past to compare with, and "
-    "never find it. Sooner than rollbackd are the peeked tests, which fire in S1 and S4 too, and by "
-    "a little the plain e-process, which S6 undoes.",
+    "never find it. Sooner than rollbackd are the peeked tests, which fire in S1 and S4 too, and "
+    "by a little the plain e-process, which S6 undoes.",
     cells=(*_single(), *_paired()),
 )  # fmt: skip

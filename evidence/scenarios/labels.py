@@ -18,6 +18,7 @@ from detectors.canary_guard import CanaryGuard
 from detectors.rate_guard import RateGuard
 from evidence.cells import Cell, Promise, World
 from evidence.rivals import peeked
+from evidence.rivals.conditional import conditional
 from evidence.rivals.lineup import OURS, Rival
 from evidence.rivals.optimistic import optimistic
 from evidence.rivals.shipped import shipped
@@ -29,6 +30,7 @@ LIMIT = 0.05
 MATURED = f"{OURS}, matured"
 OPTIMISTIC = f"{OURS}, optimistic"
 ARRIVED = "the same guard, labels on arrival"
+CONDITIONAL = f"{OURS}, conditional"
 OURS_TWO = (MATURED, OPTIMISTIC)
 ALL_KNOWN = "the same guard, all labels at once (no one has that)"
 
@@ -80,6 +82,8 @@ def paired(mode: str, of_bad: float, of_good: float, horizon: int, faster: float
         bad, canary = rng.random(N) < LIMIT, rng.random(N) < 0.5
         delay = _delays(rng, bad, np.where(canary, of_bad / faster, of_bad), of_good)
         served = np.arange(N, dtype=np.float64)
+        if mode == CONDITIONAL:
+            return _at(np.arange(N), served, np.where(bad, delay, 0.0), canary, 0.5)
         if mode == MATURED:
             return _at(np.arange(N), served + horizon, bad & (delay <= horizon), canary, 0.5)
         arrives = served + delay
@@ -150,12 +154,15 @@ def _of_one() -> list[Cell]:
 
 
 def _of_two() -> list[Cell]:
-    """Two versions, matured and on arrival."""
+    """Two versions, matured, on arrival, and on arrival while delays are seen to be equal."""
     cells = []
     for name, (faster, of_matured, of_arrived) in PAIRED.items():
         for mode, promise in ((MATURED, of_matured), (ARRIVED, of_arrived)):
             cells.append(Cell("S8", ARMS, name, mode, paired(mode, 2_000, 2_000, 10_000, faster),
                               shipped(CanaryGuard), 2000, 40, promises=promise or ()))  # fmt: skip
+        cells.append(Cell("S8", ARMS, name, CONDITIONAL,
+                          paired(CONDITIONAL, 2_000, 2_000, 10_000, faster), conditional(10_000),
+                          1000, 20, promises=within_alpha()))  # fmt: skip
     return cells
 
 
@@ -163,6 +170,7 @@ S8 = Scenario(
     "S8", "Late labels", "as each table says; the share of bad predictions is what counts",
     "Judged as they arrive, labels that hurry make a healthy version look bad to every test. "
     "Judged at the horizon the promise holds, and the price is to wait for it; counting what has "
-    "no label yet as good keeps the promise too, and costs less.",
+    "no label yet as good keeps the promise too, and costs less. Between two versions, labels on "
+    "arrival are trusted only while both versions' bad labels are seen to be equally late.",
     cells=(*_of_one(), *_of_two()),
 )  # fmt: skip

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from detectors.rate_guard import RateGuard
+from evidence.rivals.conditional import conditional
 from evidence.rivals.optimistic import optimistic
 from evidence.rivals.shipped import shipped
 from evidence.scenarios.labels import (
     ALL_KNOWN,
     ARRIVED,
+    CONDITIONAL,
     MATURED,
     OPTIMISTIC,
     N,
@@ -69,3 +71,15 @@ def test_the_optimistic_guard_is_told_each_bad_label_once_and_when_it_came() -> 
     assert at is not None and rows.loss[: at + 1][known[: at + 1]].sum() > 0
     assert (None, None) == (optimistic(0.05, 2_500)(never), optimistic(0.05, 2_500)(beyond))
     assert at > (shipped(lambda: RateGuard(limit=0.05))(rows._replace(weight=None)) or N)
+
+
+def test_conditional_labels_find_a_bad_canary_and_leave_a_hasty_one_alone() -> None:
+    """If this breaks, the mode is shown as safer, or as blinder, than what watch runs."""
+    judge = conditional(10_000)
+    rows = paired(CONDITIONAL, 2_000, 2_000, 10_000, 4.0)(1)
+    assert rows.canary is not None
+    odd = np.arange(N) % 3 > 0
+
+    worse = rows._replace(loss=np.where(~rows.canary & odd, 0.0, rows.loss))
+
+    assert (None, True) == (judge(rows), (judge(worse) or 0) > 10_000)
