@@ -40,7 +40,7 @@ from service.cli.ranges import SCHEME, Ranged, Wanted, edge_of
 from service.clock import WallClock
 from service.config import ConfigFaults
 from service.memory import collect_seldom
-from service.replay.compare import Side, compared
+from service.replay.compare import Side, compared, side_by_side
 from service.replay.course import Terms
 from service.replay.read import Read, RecordingFault, chunks, read, read_records
 from service.replay.run import WINDOW, Replay
@@ -164,24 +164,41 @@ def _sides(
             own += one.take_events(events)
     for own, one in zip(told, replays, strict=True):
         own += one.finish()
-    sides = [
-        side
+    return side_by_side([
+        compared(str(file), own, one.summary())
         for file, own, one in zip(named, told, replays, strict=True)
-        for side in compared(str(file), own, one.summary())
-    ]
-    return sorted(sides, key=lambda side: (side.model, side.version))
+    ])  # fmt: skip
 
 
 def _table(sides: list[Side]) -> Table:
-    table = Table("model", "version", "policy", "verdict", "first breach", "line", "guard",
-                  "would order", "at", "line", box=box.SIMPLE_HEAD)  # fmt: skip
+    """One block of rows for each version, a row for each policy."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("model", "version", "policy", "verdict", "first breach", "line", "guard",
+                 "would order", "at", "line", "than first"):  # fmt: skip
+        table.add_column(name, no_wrap=name not in ("model", "version", "policy"))
+    before = None
     for side in sides:
+        one = (side.model, side.version)
+        if before not in (None, one):
+            table.add_section()
+        names = ("", "") if one == before else (escape(side.model), escape(side.version))
+        more = len(set(side.breached)) - 1
+        guard = escape(side.guard or "-") + (f" and {more} more" if more > 0 else "")
+        withheld = f"nothing ({side.withheld})" if side.withheld else "-"
+        ordered = (side.command or withheld) + (f" x{side.commands}" if side.commands > 1 else "")
         table.add_row(
-            escape(side.model), escape(side.version), escape(side.policy), side.verdict or "-",
-            _time(side.breach_at), _text(side.breach_line), escape(side.guard or "-"),
-            escape(side.command or "-"), _time(side.command_at), _text(side.command_line),
+            *names, escape(side.policy), side.verdict or "-", _time(side.breach_at),
+            _text(side.breach_line), guard, escape(ordered), _time(side.command_at),
+            _text(side.command_line), _sooner(side.sooner_s),
         )  # fmt: skip
+        before = one
     return table
+
+
+def _sooner(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{abs(seconds):.1f} s {'sooner' if seconds >= 0 else 'later'}" if seconds else "same"
 
 
 def _time(at_ms: int | None) -> str:

@@ -134,6 +134,28 @@ def test_policies_are_compared_on_one_history(home: Path) -> None:
     assert "error_rate max=0.05" in run(*given)[1]
 
 
+def test_a_comparison_says_who_is_sooner_and_what_was_withheld(home: Path) -> None:
+    """If this breaks, the table shows times to subtract by hand, or hides why nothing is done."""
+    (home / "slow.yaml").write_text(POLICY.replace("max: 0.05", "max: 0.3"))
+    alarm = POLICY.replace("max: 0.05}", "max: 0.05, action: alert}")
+    (home / "alarm.yaml").write_text(alarm)
+    given = ("replay", "bad.jsonl", "--policy", "rollbackd.yaml", "--policy", "slow.yaml",
+             "--policy", "alarm.yaml")  # fmt: skip
+
+    found = [side for side in json.loads(run(*given, "--json")[1]) if side["version"] == "v42"]
+    shown = run(*given)[1]
+
+    now, slow, alarm_only = found
+    assert ["rollbackd.yaml", "slow.yaml", "alarm.yaml"] == [side["policy"] for side in found]
+    assert (None, None) == (now["sooner_s"], alarm_only["sooner_s"])
+    assert (now["command_at"] - slow["command_at"]) / 1000 == slow["sooner_s"] < 0
+    assert (["error_rate max=0.05"], 0) == (alarm_only["breached"], alarm_only["commands"])
+    assert f"{-slow['sooner_s']:.1f} s later" in shown
+    assert ("alert", None) == (alarm_only["withheld"], slow["withheld"])
+    assert "nothing (alert)" in shown
+    assert 1 == shown.count("v42")
+
+
 def test_one_other_policy_replaces_the_settings(home: Path) -> None:
     """If this breaks, a draft cannot be tried without touching what is in force."""
     (home / "loose.yaml").write_text(POLICY.replace("max: 0.05", "max: 0.9"))
