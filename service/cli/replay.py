@@ -50,6 +50,9 @@ _encode = msgspec.json.Encoder().encode
 Source = Callable[[int], Iterator[tuple[int, Read]]]
 """Gives at most so many lines or messages at once: how many, and what they say."""
 
+NAMES = ("model", "version", "policy")
+"""Columns of a comparison that may be wide."""
+
 SHOWN_REASONS = 5
 """Reasons of refusal that are told, the most frequent first."""
 
@@ -173,9 +176,9 @@ def _sides(
 def _table(sides: list[Side]) -> Table:
     """One block of rows for each version, a row for each policy."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in ("model", "version", "policy", "verdict", "first breach", "line", "guard",
-                 "would order", "at", "line", "than first"):  # fmt: skip
-        table.add_column(name, no_wrap=name not in ("model", "version", "policy"))
+    for name in (*NAMES, "verdict", "first breach", "line", "guard", "would order", "at", "line",
+                 "than first"):  # fmt: skip
+        table.add_column(name, no_wrap=name not in NAMES, overflow="fold")
     before = None
     for side in sides:
         one = (side.model, side.version)
@@ -202,7 +205,7 @@ def _sooner(seconds: float | None) -> str:
 
 
 def _time(at_ms: int | None) -> str:
-    return "-" if at_ms is None else to_text(at_ms)[:19]
+    return "-" if at_ms is None else to_text(at_ms)[5:19].replace("T", " ")
 
 
 def _text(number: int | None) -> str:
