@@ -58,12 +58,14 @@ def block_gain(counts: tuple[int, int, int, int], guess: float, ratios: F64, mar
     product = n_canary * canary_rate + n_stable * guess
     root = np.sqrt(np.maximum(middle * middle - 4 * total * product, 0.0))
     null = 2 * product / (middle + root)
-    gain = (
-        bad_canary * np.log(canary_rate / (margin * null))
-        + (n_canary - bad_canary) * (np.log1p(-canary_rate) - np.log1p(-margin * null))
-        + bad_stable * np.log(guess / null)
-        + (n_stable - bad_stable) * (np.log1p(-guess) - np.log1p(-null))
-    )
+    # Inside the null a rate may reach 1; what is computed there is thrown away below.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = (
+            bad_canary * np.log(canary_rate / (margin * null))
+            + (n_canary - bad_canary) * (np.log1p(-canary_rate) - np.log1p(-margin * null))
+            + bad_stable * np.log(guess / null)
+            + (n_stable - bad_stable) * (np.log1p(-guess) - np.log1p(-null))
+        )
     return np.where(outside, gain, 0.0)
 
 
