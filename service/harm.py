@@ -72,8 +72,8 @@ WORDS = {
 }  # fmt: skip
 
 NEEDS_A_PERSON = frozenset({
-    "no_target", "unplanned", "quarantined", "one_hop", "stable_ill", "budget", "flapping", "fleet_budget",
-    "correlated",
+    "no_target", "unplanned", "quarantined", "one_hop", "stable_ill", "budget", "flapping",
+    "fleet_budget", "correlated",
 })  # fmt: skip
 """Refusals after which nothing more happens by itself: people are called."""
 
@@ -241,8 +241,8 @@ def is_not_held(wish: Wish) -> str | None:
 
 
 RULES = (
-    observes, is_planned, has_target, is_current, has_good_target, is_one_hop, has_roles, is_earned, is_alone,
-    stable_is_well, is_fresh, is_alone_in_fleet, has_cooled, is_within_budget,
+    observes, is_planned, has_target, is_current, has_good_target, is_one_hop, has_roles, is_earned,
+    is_alone, stable_is_well, is_fresh, is_alone_in_fleet, has_cooled, is_within_budget,
     is_within_fleet_budget, is_not_frozen, is_not_held,
 )  # fmt: skip
 """In the order in which they are asked; holds last, because reading them costs a query."""
