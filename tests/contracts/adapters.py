@@ -11,6 +11,7 @@ from typing import Protocol
 
 from schemas.secrets import Secret
 from service.act.adapters.base import Adapter
+from service.act.adapters.docker import Docker
 from service.act.adapters.dry_run import DryRun
 from service.act.adapters.haproxy import HAProxy
 from service.act.adapters.webhook import Webhook
@@ -23,6 +24,8 @@ from tests.contracts.fake_benches import (
     vertex_ai_bench,
 )
 from tests.contracts.kube_benches import KUBE, opener
+from tests.fake_platforms.docker import FakeDocker
+from tests.fake_platforms.serving import serving
 from tests.platforms import SECRET, Balancer, Deployer, balancing, deploying
 from tests.real import free_port, program
 
@@ -113,6 +116,27 @@ class HAProxyBench:
         self.balancer.on_line = on_line
 
 
+class DockerBench(HAProxyBench):
+    """A real HAProxy; the containers behind it are a fake engine's."""
+
+    def settings(self) -> tuple[str, dict[str, object]]:
+        """Kind and settings, for another process."""
+        return "docker", {
+            "socket": str(self.balancer.home / "docker.sock"),
+            "deployment": "fraud",
+            "haproxy": self.balancer.socket,
+            "backend": "fraud",
+            "servers": {version: f"s-{version}" for version in ("v41", "v42", "v43")},
+        }
+
+    def adapter(self) -> Docker:  # type: ignore[override]
+        return Docker(**self.settings()[1])  # type: ignore[arg-type]
+
+    def lost(self) -> Docker:  # type: ignore[override]
+        nobody = str(self.balancer.home / "nobody.sock")
+        return Docker(**{**self.settings()[1], "socket": nobody})  # type: ignore[arg-type]
+
+
 class WebhookBench:
     """A deployer behind a signed webhook."""
 
@@ -180,6 +204,15 @@ async def haproxy_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator
 
 
 @asynccontextmanager
+async def docker_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[AdapterBench]:
+    engine = FakeDocker(now_s, ("v41", "v42", "v43"))
+    with balancing(program("haproxy"), home, {"v41": 90, "v42": 10, "v43": 0}) as balancer:
+        async with serving(engine, home / "docker.sock"):
+            yield DockerBench(balancer)
+            assert [] == engine.forbidden
+
+
+@asynccontextmanager
 async def webhook_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterator[AdapterBench]:
     async with deploying(now_s, **SHARES) as deployer:
         yield WebhookBench(deployer)
@@ -203,5 +236,6 @@ BENCHES: dict[str, Open] = {
     "mlflow": mlflow_bench,
     "terraform": terraform_bench,
     "envoy": envoy_bench,
+    "docker": docker_bench,
     **{kind: opener(kind) for kind in KUBE},
 }

@@ -99,7 +99,7 @@ class Envoy(Adapter):
         check_versions("clusters", self.clusters, NAME)
         if self.route_config is not None:
             check_name("route_config", self.route_config, NAME)
-        if not isinstance(self.admins, list) or not self.admins:
+        if not self.admins:
             raise ValueError("admins: expected a list of addresses, such as http://127.0.0.1:9901")
         http = Http(Reach(self.allow_http, read_networks(self.allow_private)), self.deadline_s)
         self._callers = [Caller(http, root) for root in self.admins]

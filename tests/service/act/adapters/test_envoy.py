@@ -159,7 +159,7 @@ def test_shares_are_read_over_the_fleet_and_strangers_told() -> None:
     "changes",
     [
         {"prefix": ""}, {"prefix": "a&b=1"}, {"prefix": "*"}, {"clusters": {"v41": "a"}},
-        {"clusters": {"v41": "a", "v42": "b=1&c"}}, {"admins": []}, {"admins": "http://x"},
+        {"clusters": {"v41": "a", "v42": "b=1&c"}}, {"admins": []},
         {"route_config": "a/b"}, {"allow_private": ["x"]},
     ],
 )  # fmt: skip
