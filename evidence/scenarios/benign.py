@@ -33,11 +33,11 @@ def _cells() -> list[Cell]:
     for name, (world, least) in WORLDS.items():
         promised = {OURS: none_seen(), ADWIN: (Promise("alarms", least=least),)}
         cells += alarms("S3", TABLE, name, world, rate_rivals(1000), promised)
-        for delta in (1e-5, 1e-7, TUNED_DELTA):
+        for delta in (1e-5, 1e-7, 1e-8, TUNED_DELTA):
             label = TUNED if delta == TUNED_DELTA else f"delta {delta:g}"
             judge = shipped(partial(Adwin, delta=delta))
             cells.append(Cell("S3", LADDER, name, label, world, judge, 400, 10,
-                              promises=(Promise("alarms", most=0.03),)
+                              promises=(Promise("alarms", most=0.025),)
                               if delta == TUNED_DELTA else ()))  # fmt: skip
     return cells
 
