@@ -10,15 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-NAMES = ("watch", "local", "latency", "ingest", "rivals")
+NAMES = ("detectors", "watch", "local", "latency", "ingest", "rivals")
 
 
 def figures(name: str, kafka: str | None, folder: Path) -> Iterator[tuple[str, str]]:
     """Run one bench."""
     module: Any = importlib.import_module(f"bench.{name}")
     given: dict[str, list[Any]] = {
-        "watch": [], "local": [folder], "latency": [kafka, folder], "ingest": [kafka, folder],
-        "rivals": [kafka, folder],
+        "detectors": [], "watch": [], "local": [folder], "latency": [kafka, folder],
+        "ingest": [kafka, folder], "rivals": [kafka, folder],
     }  # fmt: skip
     yield from module.figures(*given[name])
 
