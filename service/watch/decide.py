@@ -354,6 +354,16 @@ def _stable_ill(model: Model, version: Version, guards: Mapping[str, Mapping[str
     )
 
 
+def is_turning(guard: Guard, since_ms: int) -> bool:
+    """Whether a guard that acts fired since then, or fails of late and is half-way to an alarm."""
+    if guard.gate or guard.spec.acts == "alert":
+        return False
+    reading = guard.reading()
+    if reading.level == "alarm":
+        return (reading.fired_ms or 0) >= since_ms
+    return reading.level == "warning" and _failing(guard)
+
+
 def _failing(guard: Guard) -> bool:
     """Whether a guard of one version fails its limit of late (or has proved that it did)."""
     if guard.arms != "single" or guard.limit is None:

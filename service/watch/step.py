@@ -25,7 +25,7 @@ from service.harm import Fleet, Refuse
 from service.watch import ledger, order, promote
 from service.watch.absorb import absorb, due, equip, hush, replan
 from service.watch.bounds import has_room
-from service.watch.decide import judge
+from service.watch.decide import is_turning, judge
 from service.watch.detect import Guard
 from service.watch.order import Said, Wall
 from service.watch.plan import live
@@ -164,19 +164,19 @@ class Book:
                     moved, ill = self._flags.get(case.incident_id, (False, False))
                     yield Wanting(model, case, policy, moved, ill)
 
-    def turning(self) -> set[str]:
-        """Models of which a guard that acts is past half of what its alarm takes.
+    def turning(self, within_ms: int) -> set[str]:
+        """Models that are turning bad now: a guard that acts fired of late, or is half-way there.
 
         When one cause makes many models bad, their guards do not fire in the same second. Whoever
-        fires first would be rolled back before the others could speak for it.
+        fires first would be rolled back before the others could speak for it. An alarm of long ago
+        is latched and says nothing of now, nor does a model that is silent.
         """
         return {
-            name
-            for name, of_versions in self.guards.items()
+            name for name, of_versions in self.guards.items()
+            if self.partition.now_ms - self.models[name].last_row_ms < within_ms
             for guards in of_versions.values()
             for guard in guards.values()
-            if guard.spec.acts != "alert" and not guard.gate
-            and guard.reading().level in ("warning", "alarm")
+            if is_turning(guard, self.models[name].now_ms - within_ms)
         }  # fmt: skip
 
     def refused(self, wanting: Wanting, wall: Wall) -> Refuse | None:

@@ -151,7 +151,8 @@ class WatchWorker:
             return book.act(wanting, wall, None)
         seen = Seen(held=doubt)
         if doubt is None:
-            now_ms, turning = self._clock.now_ms(), book.turning()
+            within_ms = self._stops.limits.together_within.ms
+            now_ms, turning = self._clock.now_ms(), book.turning(within_ms)
             seen = await asyncio.to_thread(look, self._stops, wanting, now_ms, turning)
         if seen.hold is not None:
             held_all.append(seen.hold)

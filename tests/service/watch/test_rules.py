@@ -278,7 +278,7 @@ class Fleets:
                 if self.book.refused(wanting, wall) is not None:
                     said += self.book.act(wanting, wall, None)
                     continue
-                seen = look(self.stops, wanting, wall.now_ms, self.book.turning())
+                seen = look(self.stops, wanting, wall.now_ms, self.book.turning(120_000))
                 said += self.book.act(wanting, wall, seen.held, seen.fleet)
             self.commands += [fact for fact in said if isinstance(fact, Command)]
             self.words += kinds(said)
@@ -302,6 +302,21 @@ def test_one_cause_over_many_models_holds_all_before_it_moves_many(stops: Stops)
     assert isinstance(hold, Hold)
     assert ("*", "rollbackd") == (hold.model, hold.actor)
     assert " models breached at once; release when the cause is known" in hold.reason
+
+
+def test_alarms_of_long_ago_are_no_sign_of_one_cause(stops: Stops) -> None:
+    """If this breaks, three models that stay bad for want of a target stop all others."""
+    fleet = Fleets(stops, 8)
+    for _ in range(12):
+        fleet.second(lambda name: BAD if name in ("m1", "m2") else HEALTHY)
+    for _ in range(150):
+        fleet.second(lambda name: HEALTHY)
+    fleet.commands.clear()
+
+    for _ in range(12):
+        fleet.second(lambda name: BAD if name == "m7" else HEALTHY)
+
+    assert ["m7"] == [command.model for command in fleet.commands]
 
 
 def test_one_bad_model_among_many_is_rolled_back(stops: Stops) -> None:
