@@ -284,8 +284,203 @@ class GatewayBench(KubeBench):
         self.kube.patch(f"{self.path}/status", {"status": status})
 
 
+class RolloutBench(KubeBench):
+    """A Rollout of the real controller, which moves an Istio VirtualService."""
+
+    kind = "argo_rollouts"
+    params: ClassVar[dict[str, Any]] = {"versions": {v: f"fraud:{v}" for v in VERSIONS}}
+
+    def prepare(self) -> None:
+        self.kube.install("argo")
+        self.kube.install("istio")
+        for name in ("fraud-stable", "fraud-canary"):
+            spec = {"selector": {"app": "fraud"}, "ports": [{"port": 80}]}
+            body = {"metadata": {"name": name}, "spec": spec}
+            self.kube.make(ns("v1", self.namespace, "services"), body)
+        legs = [
+            {"destination": {"host": "fraud-stable"}, "weight": 100},
+            {"destination": {"host": "fraud-canary"}, "weight": 0},
+        ]
+        self.kube.make(
+            ns("networking.istio.io/v1", self.namespace, "virtualservices"),
+            {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "VirtualService",
+                "metadata": {"name": "fraud"},
+                "spec": {"hosts": ["fraud"], "http": [{"name": "main", "route": legs}]},
+            },
+        )
+        self.path = ns("argoproj.io/v1alpha1", self.namespace, "rollouts")
+        made = a_deployment("fraud", "fraud:v41")
+        made |= {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout"}
+        steps = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 30}, {"pause": {}}]
+        made["spec"]["strategy"] = {
+            "canary": {
+                "stableService": "fraud-stable",
+                "canaryService": "fraud-canary",
+                "abortScaleDownDelaySeconds": 0,
+                "trafficRouting": {"istio": {"virtualService": {"name": "fraud"}}},
+                "steps": steps,
+            }
+        }
+        self.kube.make(self.path, made)
+        self.path += "/fraud"
+        self._reach({"v41": 100.0}, "Healthy")
+        self._image("v42")
+        self._reach(SPLIT, "Paused")
+
+    def _image(self, version: str) -> None:
+        place = "/spec/template/spec/containers/0/image"
+        value = f"fraud:{version}"
+        self.kube.patch(self.path, [{"op": "replace", "path": place, "value": value}])
+
+    def _reach(self, shares: dict[str, float], phase: str) -> None:
+        def there() -> bool:
+            said = self.kube.get(self.path).get("status", {}).get("phase")
+            return phase == said and shares == self.shares()
+
+        wait_until(there, 90, what=f"the Rollout serves {shares} and is {phase}")
+
+    def put(self, shares: dict[str, float]) -> None:
+        status = f"{self.path}/status"
+        if shares == {"v41": 100.0}:
+            self.kube.patch(status, {"status": {"abort": True}})
+            self._reach(shares, "Degraded")
+        elif "v43" in shares:
+            self._image("v43")
+            self._reach({"v41": 90.0, "v43": 10.0}, "Paused")
+        elif shares == SPLIT:
+            self.kube.patch(status, {"status": {"abort": False}})
+            self._reach(SPLIT, "Paused")
+        else:
+            self.kube.patch(status, {"status": {"pauseConditions": None}})
+            self._reach({"v41": 70.0, "v42": 30.0}, "Paused")
+
+    def shares(self) -> dict[str, float]:
+        """What the VirtualService says, with names from the ReplicaSets."""
+        path = ns("networking.istio.io/v1", self.namespace, "virtualservices", "fraud")
+        legs = self.kube.get(path)["spec"]["http"][0]["route"]
+        status = self.kube.get(self.path).get("status", {})
+        names = {}
+        for one in self.kube.get(ns("apps/v1", self.namespace, "replicasets"))["items"]:
+            image = one["spec"]["template"]["spec"]["containers"][0]["image"]
+            names[one["metadata"]["labels"]["rollouts-pod-template-hash"]] = image[-3:]
+        stable = names.get(status.get("stableRS"), "?")
+        canary = names.get(status.get("currentPodHash"), "?")
+        found = {stable: float(legs[0]["weight"])}
+        found[canary] = found.get(canary, 0.0) + float(legs[1]["weight"])
+        return {version: share for version, share in found.items() if share}
+
+
+class KServeBench(KubeBench):
+    """Names of KServe's own with an open schema; what its controller does is played."""
+
+    kind = "kserve"
+    params: ClassVar[dict[str, Any]] = {"versions": {v: f"fraud-{v}" for v in VERSIONS}}
+
+    def prepare(self) -> None:
+        self.kube.install_open("serving.kserve.io", "v1beta1", "InferenceService")
+        self.path = ns("serving.kserve.io/v1beta1", self.namespace, "inferenceservices")
+        predictor = {"canaryTrafficPercent": 10, "model": {"storageUri": "s3://fraud/42"}}
+        self.kube.make(
+            self.path,
+            {
+                "apiVersion": "serving.kserve.io/v1beta1",
+                "kind": "InferenceService",
+                "metadata": {"name": "fraud"},
+                "spec": {"predictor": predictor},
+            },
+        )
+        self.path += "/fraud"
+        self.follow()
+
+    def follow(self) -> None:
+        found = self.kube.get(self.path)
+        percent = found["spec"]["predictor"].get("canaryTrafficPercent", 100)
+        self._say({"v42": percent, "v41": 100 - percent})
+
+    def _say(self, shares: dict[str, float]) -> None:
+        generation = self.kube.get(self.path)["metadata"]["generation"]
+        traffic = [{"revisionName": f"fraud-{v}", "percent": p} for v, p in shares.items()]
+        predictor = {
+            "traffic": traffic,
+            "latestReadyRevision": "fraud-v42",
+            "latestCreatedRevision": "fraud-v42",
+            "latestRolledoutRevision": "fraud-v42" if shares.get("v42") == 100 else "fraud-v41",
+            "previousRolledoutRevision": "fraud-v41",
+        }
+        status = {
+            "observedGeneration": generation,
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "components": {"predictor": predictor},
+        }
+        self.kube.patch(f"{self.path}/status", {"status": status})
+
+    def put(self, shares: dict[str, float]) -> None:
+        percent = round(shares.get("v42", 0))
+        self.kube.patch(self.path, {"spec": {"predictor": {"canaryTrafficPercent": percent}}})
+
+    def move(self, **shares: int) -> None:
+        super().move(**shares)
+        if "v43" in shares:
+            self._say({version: float(share) for version, share in shares.items()})
+
+    def shares(self) -> dict[str, float]:
+        traffic = self.kube.get(self.path)["status"]["components"]["predictor"]["traffic"]
+        found = {one["revisionName"][-3:]: float(one["percent"]) for one in traffic}
+        return {version: share for version, share in found.items() if share}
+
+
+class SeldonBench(KubeBench):
+    """Names of Seldon's own with an open schema; what its scheduler does is played."""
+
+    kind = "seldon"
+    params: ClassVar[dict[str, Any]] = {"versions": {v: f"fraud-{v}" for v in VERSIONS}}
+
+    def prepare(self) -> None:
+        self.kube.install_open("mlops.seldon.io", "v1alpha1", "Experiment")
+        self.path = ns("mlops.seldon.io/v1alpha1", self.namespace, "experiments")
+        self.kube.make(
+            self.path,
+            {
+                "apiVersion": "mlops.seldon.io/v1alpha1",
+                "kind": "Experiment",
+                "metadata": {"name": "fraud"},
+                "spec": {"default": "fraud-v41", "candidates": self.legs(SPLIT)},
+            },
+        )
+        self.path += "/fraud"
+        self.follow()
+
+    def legs(self, shares: dict[str, float]) -> list[dict[str, Any]]:
+        return [{"name": f"fraud-{v}", "weight": round(share)} for v, share in shares.items()]
+
+    def put(self, shares: dict[str, float]) -> None:
+        self.kube.patch(self.path, {"spec": {"candidates": self.legs(shares)}})
+
+    def shares(self) -> dict[str, float]:
+        candidates = self.kube.get(self.path)["spec"]["candidates"]
+        return {one["name"][-3:]: float(one["weight"]) for one in candidates}
+
+    def follow(self) -> None:
+        generation = self.kube.get(self.path)["metadata"]["generation"]
+        status = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.kube.patch(
+            f"{self.path}/status", {"status": {**status, "observedGeneration": generation}}
+        )
+
+
 KUBE: dict[str, type[KubeBench]] = {
-    bench.kind: bench for bench in (DeploymentBench, ServiceBench, IstioBench, GatewayBench)
+    bench.kind: bench
+    for bench in (
+        DeploymentBench,
+        ServiceBench,
+        IstioBench,
+        GatewayBench,
+        RolloutBench,
+        KServeBench,
+        SeldonBench,
+    )
 }
 
 

@@ -44,7 +44,7 @@ class Clustered(Adapter):
     allow_private : list of str
         Networks of the API server that are not public but meant, such as `10.1.0.0/16`.
     writers : list of str
-        Field managers that write the same field and are fine.
+        Field managers (or what their names begin with) that write the same field and are fine.
     call_s, settle_s, recheck_s : float
         One call; how long the effect may take; when it is looked at once more. Seconds.
     """

@@ -57,7 +57,7 @@ def owner_of(
     field : sequence of str
         Path of the field that would be written, such as `("spec", "http")`.
     writers : sequence of str
-        Managers that are known and fine.
+        Managers that are known and fine, or what their names begin with.
     """
     metadata = found.get("metadata", {})
     notes = metadata.get("annotations") or {}
@@ -72,10 +72,11 @@ def owner_of(
     if "iter8.tools/weight" in notes:
         return Owner("iter8", "iter8 manages this object's weights")
     for manager, age_s in writers_of(found, field, now_ms):
-        if manager in writers:
+        if manager.startswith(tuple(writers)):
             continue
-        if manager in _MANAGERS:
-            return Owner(manager, _MANAGERS[manager])
+        for known, verb in _MANAGERS.items():
+            if manager.startswith(known):
+                return Owner(manager, verb)
         if age_s < RECENT_S and not manager.lower().startswith(_PEOPLE):
             text = f"{manager} wrote the same field less than {RECENT_S:g} s ago"
             return Owner(manager, f"{text}; if that is fine, list it in the adapter's writers")
