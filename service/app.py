@@ -20,6 +20,7 @@ import detectors
 from schemas.plugins import Registry
 from service.act import adapters as adapter_files
 from service.alert import notifiers as notifier_files
+from service.alert.audience import Audience, parted, read_audience
 from service.alert.worker import AlertWorker
 from service.clock import Clock, WallClock
 from service.config import Config, ConfigFaults, local_path
@@ -83,14 +84,30 @@ def plugins_of(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         for name, settings in config.adapters.items()
     }
     built.setdefault("dry_run", adapters.make("dry_run"))
-    told = {
-        notifier_files.endpoint_name(alert): build(notifiers, alert, f"alerts[{index}]", lines)
-        for index, alert in enumerate(config.alerts or [{"kind": "log"}])
-    }
+    told = {}
+    for index, alert in enumerate(_alerts(config)):
+        own, hears = parted(alert)
+        name, path = notifier_files.endpoint_name(own), f"alerts[{index}]"
+        told[name] = build(notifiers, own, path, lines)
+        read_audience(hears, path, lines)
     lines += faults_of_detectors(config.policies, detectors_known())
     if lines:
         raise ConfigFaults(lines)
     return built, told
+
+
+def audiences_of(config: Config) -> dict[str, tuple[Audience, ...]]:
+    """Give what each endpoint wants to hear; `plugins_of` has found all faults of it."""
+    audiences: dict[str, tuple[Audience, ...]] = {}
+    for alert in _alerts(config):
+        own, hears = parted(alert)
+        name = notifier_files.endpoint_name(own)
+        audiences[name] = (*audiences.get(name, ()), read_audience(hears, "alerts", []))
+    return audiences
+
+
+def _alerts(config: Config) -> list[dict[str, Any]]:
+    return config.alerts or [{"kind": "log"}]
 
 
 def detectors_known() -> Registry:
@@ -233,6 +250,7 @@ def _wire_alert(parts: Parts) -> None:
     worker = AlertWorker(
         parts.clock, parts.metrics, IncidentLog(parts.database), DeliveryStore(parts.database),
         parts.notifiers, public_url=parts.config.http.public_url,
+        audiences=audiences_of(parts.config),
     )  # fmt: skip
     parts.jobs.append(worker.run)
 

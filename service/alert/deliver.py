@@ -11,12 +11,13 @@ message that nobody will try again is told to the other endpoints.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from schemas.ids import derive
+from service.alert.audience import EVERYTHING, Audience, hears
 from service.alert.notifiers.base import Letter, NotDelivered, Notifier
 from service.alert.route import undelivered
 from service.alert.schedule import next_try
@@ -41,6 +42,8 @@ class Deliverer:
         Endpoint name -> notifier.
     http : callable
         Makes the client for what an endpoint's settings allow.
+    audiences : mapping, optional
+        Endpoint name -> what it wants to hear; everything where nothing is said.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Deliverer:
         deliveries: DeliveryStore,
         notifiers: Mapping[str, Notifier],
         http: Callable[[Reach], Http] = Http,
+        audiences: Mapping[str, Sequence[Audience]] | None = None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._deliveries = deliveries
         self._notifiers = notifiers
+        self._audiences = audiences or {}
         self._clients = {name: http(notifier.reach) for name, notifier in notifiers.items()}
 
     async def send_next(self, endpoint: str) -> bool:
@@ -120,13 +125,20 @@ class Deliverer:
     def _told_elsewhere(self, failed: str, reason: str, now: int) -> list[NewDelivery]:
         day = now // DAY_MS
         notice = undelivered(failed, reason, day)
+        others = [name for name in self._notifiers if name != failed]
+        wanting = [
+            name
+            for name in others
+            if any(hears(each, notice) for each in self._audiences.get(name, EVERYTHING))
+        ]
+        # When nobody wants to be called, all others are told: it must not stay unknown.
         return [
             NewDelivery(
                 delivery_id=derive("undelivered", name, failed, day), endpoint=name,
-                incident_id="", kind="undelivered", payload=notifier.render(notice), not_before=now,
+                incident_id="", kind="undelivered",
+                payload=self._notifiers[name].render(notice), not_before=now,
             )
-            for name, notifier in self._notifiers.items()
-            if name != failed
+            for name in wanting or others
         ]  # fmt: skip
 
     def _count(self, endpoint: str, result: str) -> None:

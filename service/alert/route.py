@@ -71,6 +71,8 @@ class Notice(Struct, frozen=True, kw_only=True):
     link: str | None = None
     at: int = 0
     """When it happened, epoch ms."""
+    pending: bool = False
+    """What is done about it is not known yet; another notice follows when it is."""
 
 
 def route(incident: Incident, entry: Entry, public_url: str | None = None) -> Notice | None:
@@ -108,6 +110,7 @@ def route(incident: Incident, entry: Entry, public_url: str | None = None) -> No
         if public_url
         else None,
         at=entry.at,
+        pending=entry.kind == "opened" and not _alert_only(incident),
     )
 
 
@@ -157,13 +160,13 @@ def _visible(character: str) -> str:
 
 def _headline(incident: Incident, entry: Entry, version: str) -> str:
     guard = next((g for g in incident.guards if g), "")
-    fails = f"{version} fails {harmless(guard, MAX_NAME) or 'a guard'}"
+    fails = f"{version} fails {_named(guard)}"
     target = harmless(_target(incident, entry), MAX_NAME)
     to = f" to {target}" if target else ""
     if incident.kind == "promotion":
         return _promotion(incident, entry, version)
     if entry.kind == "opened":
-        return f"{version}: alert on {guard}" if _alert_only(incident) else fails
+        return f"{version}: alert on {_named(guard)}" if _alert_only(incident) else fails
     if entry.kind == "withheld":
         return f"{fails}; nothing was done ({harmless(entry.reason, MAX_NAME)})"
     if entry.kind == "proposed":
@@ -175,6 +178,10 @@ def _headline(incident: Incident, entry: Entry, version: str) -> str:
     if entry.kind == "unverified":
         return f"rollback of {version} is not seen in traffic"
     return f"{version} needs a person now"
+
+
+def _named(guard: str) -> str:
+    return harmless(guard, MAX_NAME) or "a guard"
 
 
 def _promotion(incident: Incident, entry: Entry, version: str) -> str:

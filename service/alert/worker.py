@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ import structlog
 
 from schemas.ids import derive
 from schemas.incidents import Entry, fold
+from service.alert.audience import EVERYTHING, Audience, send_from
 from service.alert.deliver import Deliverer
 from service.alert.notifiers.base import Notifier
 from service.alert.route import Notice, route
@@ -50,6 +51,8 @@ class AlertWorker:
         Makes the client for what an endpoint's settings allow.
     public_url : str or None
         Address of the pages as people reach them, for links.
+    audiences : mapping, optional
+        Endpoint name -> what it wants to hear, and when; everything where nothing is said.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class AlertWorker:
         notifiers: Mapping[str, Notifier],
         http: Callable[[Reach], Http] = Http,
         public_url: str | None = None,
+        audiences: Mapping[str, Sequence[Audience]] | None = None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
@@ -68,7 +72,8 @@ class AlertWorker:
         self._deliveries = deliveries
         self._notifiers = notifiers
         self._public_url = public_url
-        self._deliverer = Deliverer(clock, metrics, deliveries, notifiers, http)
+        self._audiences = audiences or {}
+        self._deliverer = Deliverer(clock, metrics, deliveries, notifiers, http, audiences)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tell and send until `stop`; what is under way is finished, the rest stays in storage."""
@@ -125,16 +130,17 @@ class AlertWorker:
         notice = route(incident, entry, self._public_url)
         if notice is None:
             return []
-        not_before = now + GRACE_MS if entry.kind == "opened" else now
-        return [
-            NewDelivery(
-                delivery_id=derive("delivery", entry.entry_id, name), endpoint=name,
-                incident_id=entry.incident_id, kind=entry.kind,
-                payload=payload, not_before=not_before,
+        at = now + GRACE_MS if entry.kind == "opened" else now
+        told = []
+        for name in self._notifiers:
+            not_before = send_from(self._audiences.get(name, EVERYTHING), notice, at)
+            if not_before is None or (payload := self._rendered(name, notice)) is None:
+                continue
+            delivery_id = derive("delivery", entry.entry_id, name)
+            told.append(
+                NewDelivery(delivery_id, name, entry.incident_id, entry.kind, payload, not_before)
             )
-            for name in self._notifiers
-            if (payload := self._rendered(name, notice)) is not None
-        ]  # fmt: skip
+        return told
 
     def _rendered(self, name: str, notice: Notice) -> dict[str, Any] | None:
         try:

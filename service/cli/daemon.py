@@ -14,7 +14,8 @@ import typer
 from rich.table import Table
 
 from schemas.policies import PROVABLE
-from service.app import ROLES, detectors_known, opened, plugins_of, serve
+from service.alert.audience import notes_of
+from service.app import ROLES, audiences_of, detectors_known, opened, plugins_of, serve
 from service.cli.base import DEFAULT_CONFIG, AsJson, ConfigFile, Failure, app, err, out, print_json
 from service.cli.base import settings as settings_of
 from service.cli.templates import TEMPLATES
@@ -128,7 +129,8 @@ def _notes(config: Config) -> list[str]:
                     f"values of {guard.segment} {share * guard.part(sliced=True):.4g}; "
                     f"together {share:.4g}"
                 )
-    return notes + notes_of_detectors(config.policies, detectors_known())
+    heard = [each for audiences in audiences_of(config).values() for each in audiences]
+    return notes + notes_of(heard) + notes_of_detectors(config.policies, detectors_known())
 
 
 async def _live(config: Config) -> list[str]:

@@ -105,7 +105,8 @@ class DeliveryStore:
         """Add deliveries and move the position from `before` to `to`, in one transaction.
 
         A delivery takes the place of an earlier `opened` one of its incident that nobody has tried
-        to send yet. False: another process moved the position, nothing was stored.
+        to send yet, and of a `withheld` one that waits for the end of quiet hours: what follows
+        says more. False: another process moved the position, nothing was stored.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class DeliveryStore:
             if not self._move(connection, before, to):
                 return False
             for new in told:
-                connection.execute(self._superseded(new))
+                connection.execute(self._superseded(new, now))
                 connection.execute(insert_once(deliveries, self._database), _row(new, now))
         return True
 
@@ -212,11 +213,12 @@ class DeliveryStore:
         moved = sa.update(positions).where(positions.c.sequence == before).values(sequence=to)
         return connection.execute(moved).rowcount == 1
 
-    def _superseded(self, new: NewDelivery) -> sa.Update:
+    def _superseded(self, new: NewDelivery, now: int) -> sa.Update:
+        kind = deliveries.c.kind
         earlier = sa.update(deliveries).where(
             deliveries.c.incident_id == new.incident_id,
             deliveries.c.endpoint == new.endpoint,
-            deliveries.c.kind == "opened",
+            (kind == "opened") | ((kind == "withheld") & (deliveries.c.next_at > now)),
             deliveries.c.state == "queued",
             deliveries.c.claims == 0,
             deliveries.c.delivery_id != new.delivery_id,

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 import sqlalchemy as sa
 
 from schemas.secrets import Secret
+from service.alert.audience import Audience, Quiet
 from service.alert.deliver import LEASE_MS, Deliverer
 from service.alert.notifiers.base import Letter, Notifier, Payload
 from service.alert.notifiers.log import Log
@@ -33,14 +34,23 @@ VERIFIED = entry_of_progress(a_progress(), "v42", NOW)
 class Scene:
     """One daemon's alert role over a store, with its time in hand."""
 
-    def __init__(self, store: sa.Engine, notifiers: dict[str, Notifier]) -> None:
+    def __init__(
+        self,
+        store: sa.Engine,
+        notifiers: Mapping[str, Notifier],
+        audiences: Mapping[str, Sequence[Audience]] | None = None,
+    ) -> None:
         self.clock = SetClock(NOW)
         self.log = IncidentLog(store)
         self.outbox = DeliveryStore(store)
         self.metrics = Metrics()
         self.notifiers = notifiers
-        self.worker = AlertWorker(self.clock, self.metrics, self.log, self.outbox, notifiers)
-        self.deliverer = Deliverer(self.clock, self.metrics, self.outbox, notifiers)
+        self.worker = AlertWorker(
+            self.clock, self.metrics, self.log, self.outbox, notifiers, audiences=audiences
+        )
+        self.deliverer = Deliverer(
+            self.clock, self.metrics, self.outbox, notifiers, audiences=audiences
+        )
 
     def tell(self) -> None:
         while self.worker.tell():
@@ -207,6 +217,87 @@ async def test_after_three_days_of_failures_it_is_given_up(store: sa.Engine) -> 
 
     assert 10 == len(receiver.got)
     assert {("hook-1", "dead"): 1} == scene.outbox.counts()
+
+
+async def test_a_notice_goes_only_to_its_endpoints(store: sa.Engine) -> None:
+    """If this breaks, every team hears of every model, and mutes the channel."""
+    async with receiving() as fraud, receiving() as credit, receiving() as pager:
+        notifiers: dict[str, Notifier] = {
+            "fraud-1": a_webhook(fraud), "credit-1": a_webhook(credit), "pager-1": a_webhook(pager),
+        }  # fmt: skip
+        audiences = {
+            "fraud-1": [Audience(models=["fraud-*"])],
+            "credit-1": [Audience(models=["credit-*"])],
+            "pager-1": [Audience(severity=["person"])],
+        }
+        scene = Scene(store, notifiers, audiences)
+        scene.log.add([VERIFIED, an_entry(kind="paged", text="come")])
+        scene.tell()
+        assert 3 == await scene.send_all()
+
+    assert [] == fraud.got
+    assert {
+        "credit-risk: v42 rolled back, confirmed by traffic",
+        "credit-risk: v42 needs a person now",
+    } == set(titles(credit))
+    assert ["credit-risk: v42 needs a person now"] == titles(pager)
+
+
+async def test_a_dead_channel_is_told_to_those_who_want_to_be_called(store: sa.Engine) -> None:
+    """If this breaks, the channel of good news is told that pages go nowhere, and the pager not."""
+    async with receiving(Answer(404)) as dead, receiving() as pager, receiving() as good:
+        slack = Slack(Secret(f"{dead.url}/t0ken"))
+        notifiers: dict[str, Notifier] = {
+            "slack-1": slack, "p-1": a_webhook(pager), "g-1": a_webhook(good),
+        }  # fmt: skip
+        audiences = {"p-1": [Audience(severity=["person"])], "g-1": [Audience(severity=["good"])]}
+        scene = Scene(store, notifiers, audiences)
+        scene.log.add([an_entry(kind="proposed", text="may it?")])
+        scene.tell()
+        await scene.send_all()
+        assert ["Notifications to slack-1 fail"] == titles(pager)
+        assert [] == good.got
+
+        # Nobody is left who wants to be called: then the others are told all the same.
+        alone = Scene(store, {"slack-1": slack, "g-1": a_webhook(good)}, audiences)
+        alone.clock.move(86_400)
+        alone.log.add([an_entry(kind="proposed", text="and now?")])
+        alone.tell()
+        await alone.send_all()
+    assert ["Notifications to slack-1 fail"] == titles(good)
+
+
+async def test_in_quiet_hours_what_was_handled_waits_and_becomes_one_message(
+    store: sa.Engine,
+) -> None:
+    """If this breaks, a rollback that went well wakes people, or is told as three messages."""
+    quiet = Quiet(begins="00:00", ends="07:00")  # NOW is midnight in UTC
+    async with receiving() as receiver:
+        scene = Scene(store, {"hook-1": a_webhook(receiver)}, {"hook-1": [Audience(quiet=quiet)]})
+        for entry in (OPENED, WITHHELD, VERIFIED):
+            scene.log.add([entry])
+            scene.tell()
+            scene.clock.move(60)
+            assert 0 == await scene.send_all()
+        scene.clock.move(7 * 3600)
+        assert 1 == await scene.send_all()
+
+    assert ["credit-risk: v42 rolled back to v41, confirmed by traffic"] == titles(receiver)
+    assert "0.081" in json.loads(receiver.got[0].body)["data"]["why"]
+
+
+async def test_in_quiet_hours_a_call_for_help_leaves_at_once(store: sa.Engine) -> None:
+    """If this breaks, the one notice that mattered is read at breakfast."""
+    quiet = Quiet(begins="00:00", ends="07:00")
+    async with receiving() as receiver:
+        scene = Scene(store, {"hook-1": a_webhook(receiver)}, {"hook-1": [Audience(quiet=quiet)]})
+        scene.log.add([OPENED, WITHHELD, an_entry(kind="paged", text="come")])
+        scene.tell()
+        assert 1 == await scene.send_all()
+        scene.clock.move(8 * 3600)
+        assert 0 == await scene.send_all(), "what waited was part of the call"
+
+    assert ["credit-risk: v42 needs a person now"] == titles(receiver)
 
 
 class Clumsy:
