@@ -108,7 +108,7 @@ async def azure_ml_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterato
         "workspace": azure_ml.WORKSPACE,
         "endpoint": azure_ml.ENDPOINT,
         "deployments": {version: f"d-{version}" for version in VERSIONS},
-        "token_file": str(home / "token"),
+        "token_path": str(home / "token"),
         "settle_s": 60.0,
         "recheck_s": 1.0,
     }
@@ -126,7 +126,7 @@ async def vertex_ai_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterat
         "location": vertex_ai.LOCATION,
         "endpoint": vertex_ai.ENDPOINT,
         "deployed_models": vertex_ai.IDS,
-        "token_file": str(home / "token"),
+        "token_path": str(home / "token"),
         "settle_s": 30.0,
         "recheck_s": 1.0,
     }

@@ -5,6 +5,7 @@ A fake keeps a state, has a clock that the test moves, allows exactly what the r
 schema where there is one; each fake says which.
 """
 
+import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+SLOW_S = 8.0
 ROLES = Path(__file__).parents[2] / "deploy" / "iam"
 
 
@@ -47,7 +49,7 @@ class FakePlatform:
         self.faults: list[Any] = []
         """Answers to the next writes in place of doing them: a status, (status, headers, body),
         `reset` (done, then no answer), `lost` (not done, no answer), `lie` (says yes, does
-        nothing), `cut` (done, the answer breaks off)."""
+        nothing), `cut` (done, the answer breaks off), `slow` (done, the answer comes too late)."""
         self.read_faults: list[Any] = []
         self.before_write: Callable[[], None] | None = None
         """Somebody else's hand, between our last read and our write."""
@@ -105,6 +107,8 @@ class FakePlatform:
             self.state = before
         if fault == "reset":
             return _break_off(request)
+        if fault == "slow":
+            await asyncio.sleep(SLOW_S)
         if fault == "cut":
             return await _cut(request, answer)
         return answer

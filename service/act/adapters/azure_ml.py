@@ -68,11 +68,11 @@ class AzureML(Adapter):
         Version -> deployment of the endpoint. Nothing else is ever touched.
     model : str, optional
         The one model that the endpoint serves.
-    token_file : str, optional
+    token_path : str, optional
         A file with a token that somebody keeps fresh.
     tenant, client_id : str, optional
-        The application to be, with `client_secret` or `assertion_file` (a federated workload's
-        token). Without these and `token_file` the machine's managed identity is used.
+        The application to be, with `client_secret` or `assertion_path` (a federated workload's
+        token). Without these and `token_path` the machine's managed identity is used.
     url, authority : str
         Other clouds' addresses.
     allow_private : list of str
@@ -93,11 +93,11 @@ class AzureML(Adapter):
     endpoint: str
     deployments: dict[str, str]
     model: str | None = None
-    token_file: str | None = None
+    token_path: str | None = None
     tenant: str | None = None
     client_id: str | None = None
     client_secret: Secret | None = None
-    assertion_file: str | None = None
+    assertion_path: str | None = None
     url: str = CLOUD
     authority: str = "https://login.microsoftonline.com"
     allow_private: list[str] = field(default_factory=list)
@@ -223,18 +223,18 @@ class AzureML(Adapter):
             raise
 
     def _fetch(self, http: Http) -> tokens.Fetch:
-        if self.token_file is not None:
-            return tokens.from_file(self.token_file)
+        if self.token_path is not None:
+            return tokens.from_file(self.token_path)
         if self.tenant is None:
             return tokens.azure_machine(f"{CLOUD}/", self.client_id, self.deadline_s)
         check_name("tenant", self.tenant, NAME)
-        if self.client_id is None or (self.client_secret is None) == (self.assertion_file is None):
-            raise ValueError("tenant: needs client_id, and client_secret or assertion_file")
+        if self.client_id is None or (self.client_secret is None) == (self.assertion_path is None):
+            raise ValueError("tenant: needs client_id, and client_secret or assertion_path")
         client = {
             "tenant": self.tenant,
             "client_id": self.client_id,
             "scope": f"{CLOUD}/.default",
-            "assertion_file": self.assertion_file or "",
+            "assertion_path": self.assertion_path or "",
         }
         self.client_secret = as_secret(self.client_secret or "")
         return tokens.azure_client(http, self.authority, client, self.client_secret)

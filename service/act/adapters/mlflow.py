@@ -73,6 +73,8 @@ class MLflow(Adapter):
         In place of a token.
     allow_http, allow_private : bool, list of str
         Allow http beyond loopback; networks that are not public but meant.
+    ca_file : str, optional
+        Certificates to trust in place of the public ones.
     deadline_s : float
         Total time of one call, seconds.
 
@@ -92,6 +94,7 @@ class MLflow(Adapter):
     password: Secret | None = None
     allow_http: bool = False
     allow_private: list[str] = field(default_factory=list)
+    ca_file: str | None = None
     deadline_s: float = 10.0
 
     can: ClassVar[frozenset[Action]] = frozenset({"rollback", "promote"})
@@ -108,9 +111,8 @@ class MLflow(Adapter):
             raise ValueError("aliases: the percents must total 100")
         if (self.username is None) != (self.password is None):
             raise ValueError("username: needs password, and the other way round")
-        http = Http(
-            Reach(self.allow_http, read_networks(self.allow_private)), deadline_s=self.deadline_s
-        )
+        reach = Reach(self.allow_http, read_networks(self.allow_private))
+        http = Http(reach, self.deadline_s, self.ca_file)
         self._caller = Caller(http, self.url, _Proof(self._authorization()))
 
     @property

@@ -74,7 +74,7 @@ def azure_client(http: Http, authority: str, client: Mapping[str, str], proof: S
     Parameters
     ----------
     client : mapping
-        `tenant`, `client_id`, `scope`; with `assertion_file` the proof is read from there.
+        `tenant`, `client_id`, `scope`; with `assertion_path` the proof is read from there.
     """
     url = f"{authority.rstrip('/')}/{client['tenant']}/oauth2/v2.0/token"
 
@@ -84,7 +84,7 @@ def azure_client(http: Http, authority: str, client: Mapping[str, str], proof: S
             "client_id": client["client_id"],
             "scope": client["scope"],
         }
-        if path := client.get("assertion_file"):
+        if path := client.get("assertion_path"):
             form["client_assertion"] = await asyncio.to_thread(_read, path)
             form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
         else:

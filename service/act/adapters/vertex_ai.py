@@ -61,9 +61,9 @@ class VertexAI(Adapter):
         Version -> id of its DeployedModel. Nothing else is ever touched.
     model : str, optional
         The one model that the endpoint serves.
-    token_file : str, optional
+    token_path : str, optional
         A file with a token that somebody keeps fresh.
-    key_file : str, optional
+    key_path : str, optional
         A service account's key. Without both the machine's own account is used.
     url : str, optional
         In place of the location's public address.
@@ -84,8 +84,8 @@ class VertexAI(Adapter):
     endpoint: str
     deployed_models: dict[str, str]
     model: str | None = None
-    token_file: str | None = None
-    key_file: str | None = None
+    token_path: str | None = None
+    key_path: str | None = None
     url: str | None = None
     allow_private: list[str] = field(default_factory=list)
     deadline_s: float = 20.0
@@ -104,10 +104,10 @@ class VertexAI(Adapter):
         check_name("endpoint", self.endpoint, NAME)
         check_versions("deployed_models", self.deployed_models, NAME)
         http = Http(Reach(False, read_networks(self.allow_private)), self.deadline_s)
-        if self.token_file is not None:
-            fetch = tokens.from_file(self.token_file)
-        elif self.key_file is not None:
-            fetch = tokens.google_key(http, self.key_file, SCOPE, self.clock)
+        if self.token_path is not None:
+            fetch = tokens.from_file(self.token_path)
+        elif self.key_path is not None:
+            fetch = tokens.google_key(http, self.key_path, SCOPE, self.clock)
         else:
             fetch = tokens.google_machine(self.deadline_s)
         root = self.url or f"https://{self.location}-aiplatform.googleapis.com"

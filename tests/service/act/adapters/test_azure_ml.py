@@ -29,7 +29,7 @@ def adapter(fake: FakeAzureML, tmp_path: Path) -> AzureML:
     (tmp_path / "token").write_text("canary-canary-token\n")
     return AzureML(
         SUBSCRIPTION, GROUP, WORKSPACE, ENDPOINT, DEPLOYMENTS, url=fake.url,
-        token_file=str(tmp_path / "token"), settle_s=300.0,
+        token_path=str(tmp_path / "token"), settle_s=300.0,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ async def test_a_workloads_token_is_read_anew_each_time(tmp_path: Path) -> None:
     """If this breaks, a federated workload is locked out when its token is rotated."""
     path = tmp_path / "assertion"
     async with receiving(GOOD, GOOD) as authority:
-        client = {"tenant": "t", "client_id": "c", "scope": "s", "assertion_file": str(path)}
+        client = {"tenant": "t", "client_id": "c", "scope": "s", "assertion_path": str(path)}
         fetch = tokens.azure_client(Http(), authority.url, client, Secret(""))
         for text in ("one", "two"):
             path.write_text(text)
@@ -102,7 +102,7 @@ async def test_a_refused_request_says_so_without_the_secret(answer: Answer, kind
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"client_email": 1, "token_uri": 2}', None])
-async def test_a_bad_key_file_names_itself(tmp_path: Path, text: str | None) -> None:
+async def test_a_bad_key_path_names_itself(tmp_path: Path, text: str | None) -> None:
     """If this breaks, a wrong path ends in a trace instead of a sentence."""
     path = tmp_path / "key.json"
     if text is not None:

@@ -24,7 +24,7 @@ async def fake(bed: Bed) -> AsyncIterator[FakeVertexAI]:
 def adapter(fake: FakeVertexAI, tmp_path: Path) -> VertexAI:
     (tmp_path / "token").write_text("canary-canary-token")
     return VertexAI(
-        PROJECT, LOCATION, ENDPOINT, IDS, url=fake.url, token_file=str(tmp_path / "token")
+        PROJECT, LOCATION, ENDPOINT, IDS, url=fake.url, token_path=str(tmp_path / "token")
     )
 
 
