@@ -92,9 +92,10 @@ class GuardSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     chance of it): the least such chance, in (0, 1]. Each bad label then counts for as many
     predictions as it stands for. For limits on `error`, `accuracy` and `fp_per_prediction`."""
     detector: str | None = None
-    """A detector by name instead of a limit: river's `adwin`, `page_hinkley`, `kswin` on any signal,
-    `ddm`, `eddm`, `fhddm`, `hddma`, `hddmw` on rates, or `stable_watch`. A warning, no guarantee;
-    `check` notes what each is blind to. `dummy` and `no_drift` are yardsticks and may only alert."""
+    """A detector by name instead of a limit: river's `adwin`, `page_hinkley`, `kswin` on any
+    signal, `ddm`, `eddm`, `fhddm`, `hddma`, `hddmw` on rates, or `stable_watch`. A warning, no
+    guarantee; `check` notes what each is blind to. `dummy` and `no_drift` are yardsticks and may
+    only alert."""
     params: dict[str, float | str] = {}
     """Parameters of that detector, by river's names; losses are watched for `side: up`, scores and
     features for `both`. ADWIN's `delta` is 0.002, shared by the features of a policy."""

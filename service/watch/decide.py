@@ -99,9 +99,7 @@ def _recent_share(model: Model, name: str) -> float | None:
     return sum(bucket.get(name, 0) for bucket in recent) / total if total else None
 
 
-def entry_of(
-    guard: Guard, version: Version, policy: Policy | None, model: Model
-) -> GuardVerdict:
+def entry_of(guard: Guard, version: Version, policy: Policy | None, model: Model) -> GuardVerdict:
     """Turn one guard's reading into its part of the verdict, in the signal's own unit."""
     reading, spec = guard.reading(), guard.spec
     shown = _in_unit(spec, _among_labelled(spec, version, guard.interval()))

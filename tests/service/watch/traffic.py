@@ -44,8 +44,7 @@ def a_rollout(at_ms: int = START_MS, **changes: Any) -> Rollout:
 def a_block(kind: str = "served", topic: str = "predictions", **columns: Any) -> Block:
     """Columns of one block; every column has as many values as `offset`."""
     packed = {
-        name: np.asarray(values, dtype_of(name)).tobytes()
-        for name, values in columns.items()
+        name: np.asarray(values, dtype_of(name)).tobytes() for name, values in columns.items()
     }
     return Block(kind, topic, len(columns["offset"]), packed)
 
