@@ -1,9 +1,10 @@
 """A fake of Azure ML's online endpoints: get, put, long operations, and a view that lags behind.
 
-Written by hand from the resource manager's documented schema; no client of the vendor judges it.
-Every call must be an action of `deploy/iam/azure_ml.json`. It is strict where the real one is said
-to be: whole percents that total 100, one mirror of at most 50 %, PATCH without traffic, 409 while
-an update runs, and what a put leaves out is gone.
+Written by hand from the resource manager's documented schema; azure-ai-ml 1.35's generated client
+read and wrote it once, by hand; no test does. Every call must be an action of
+`deploy/iam/azure_ml.json`. It is strict where the real one is said to be: whole percents that total
+100, one mirror of at most 50 %, PATCH without traffic, 409 while an update runs, and what a put
+leaves out is gone.
 """
 
 import copy

@@ -1,8 +1,9 @@
 """A fake of Vertex AI endpoints: get, and patch of the traffic split under an etag.
 
-Written by hand from the v1 API's documentation; no client of the vendor judges it. Every call must
-be a permission of `deploy/iam/vertex_ai.json`. A patch without an etag overwrites blindly, as the
-real one does; every write makes a new etag.
+Written by hand from the v1 API's documentation; google-cloud-aiplatform 2.7 read and wrote it once,
+by hand, and took the stale etag for a Conflict; no test does. Every call must be a permission of
+`deploy/iam/vertex_ai.json`. A patch without an etag overwrites blindly, as the real one does; every
+write makes a new etag.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -265,3 +266,41 @@ def test_settings_that_could_reach_elsewhere_are_refused(changes: dict[str, Any]
     settings: dict[str, Any] = {"endpoint": "fraud", "region": "eu-central-1", "variants": VARIANTS}
     with pytest.raises(ValueError, match=next(iter(changes)).split("_")[0]):
         SageMaker(**(settings | changes))
+
+
+async def test_without_the_extra_it_says_what_to_install(
+    bed: Bed, fake: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this breaks, a base install ends in a trace, or fails to load the other adapters."""
+    monkeypatch.setitem(sys.modules, "botocore.auth", None)
+    receipt = await bed.execute(adapter_of(fake), a_command())
+
+    assert ("failed", []) == (receipt.status, bed.pauses)
+    assert "pip install 'rollbackd[aws]'" in receipt.detail["text"]
+
+
+async def test_temporary_credentials_of_a_role_are_signed_with_their_token(
+    fake: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this breaks, only long-lived keys work, which nobody should have."""
+    for name, text in [
+        ("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_SESSION_TOKEN", "canary-session"),
+    ]:  # fmt: skip
+        monkeypatch.setenv(name, text)
+    adapter = adapter_of(fake, access_key_id=None, secret_access_key=None)
+    headers, _ = adapter._aws._signed("DescribeEndpoint", {"EndpointName": ENDPOINT}, False)
+
+    assert "canary-session" == headers["X-Amz-Security-Token"]
+    assert "x-amz-security-token" in headers["Authorization"]
+    assert [] == await adapter.missing()
+
+
+async def test_a_parameter_that_the_service_does_not_know_never_leaves(
+    fake: FakeSageMaker,
+) -> None:
+    """If this breaks, a mistake of ours is found out by the platform in an outage."""
+    with pytest.raises(PlatformFault, match="EndpointNam"):
+        await adapter_of(fake)._aws.call("DescribeEndpoint", {"EndpointNam": ENDPOINT})
+
+    assert [] == fake.calls
