@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +79,8 @@ class Journey:
         self.next: dict[str, int] = {}
         self.worker: IngestWorker | None = None
         self.may_be_damaged = False
+        self.said_again: set[int] = set()
+        """Outcomes of windows that were said and whose positions were never committed."""
         self.warned: list[str] = []
         """Events of warnings when the partition was last opened."""
 
@@ -120,6 +122,8 @@ class Journey:
             self.next[batch.topic] = batch.offsets[-1] + 1
         if commit:
             self.committed.update(positions)
+        else:
+            self._note_unsettled(batches)
 
     async def read_all(self) -> None:
         """Hand over all that is left."""
@@ -163,7 +167,14 @@ class Journey:
         with contextlib.suppress(PowerCut):
             await self.read(counts, commit=False)
         self.engine.fail_before = self.engine.fail_after = None
+        if said:
+            self._note_unsettled(b for t, n in counts.items() if (b := self._batch(t, n)))
         self.crash()
+
+    def _note_unsettled(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            if batch.topic == "outcomes":
+                self.said_again.update(batch.offsets)
 
     def _batch(self, topic: str, count: int) -> Batch | None:
         start = self.next[topic]
