@@ -16,8 +16,9 @@ there is no optimistic `canary`.
 How. A row is a prediction as it is served, with the loss that is known by then: 0. A label is
 handed in apart (`arrive`), and finds its bucket by served time (`cohorts.py`); when it was observed
 beyond the horizon, or its bucket is gone, it counts for nothing. The evidence is that of now, or
-as of the end of an earlier bucket if that is stronger: both are the same process. So this is never
-slower than a test of matured labels in the same buckets, and both together cost one alpha.
+as of the end of an earlier bucket if that is stronger: both are the same process. So young
+predictions do not hide what older ones have shown, a test of matured labels in the same buckets
+would be at most a bucket sooner, and none is needed beside it.
 
 It is looked at whenever a loss above 0 comes. Between two rows more labels are only more evidence,
 so a batch of labels is weighed once, and only if it crosses is the first crossing looked for.
