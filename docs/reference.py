@@ -137,6 +137,7 @@ def policies() -> str:
         for name, title in (
             ("Config", "The file"),
             ("EngineSettings", "`engine`"),
+            ("HeartbeatSettings", "`heartbeat`"),
             ("HttpSettings", "`http`"),
             ("Token", "`http.tokens[]`"),
             ("IngestSettings", "`ingest`"),

@@ -21,6 +21,7 @@ from schemas.plugins import Registry
 from service.act import adapters as adapter_files
 from service.alert import notifiers as notifier_files
 from service.alert.audience import Audience, parted, read_audience
+from service.alert.heartbeat import Heart
 from service.alert.worker import AlertWorker
 from service.clock import Clock, WallClock
 from service.config import Config, ConfigFaults, local_path
@@ -247,10 +248,14 @@ def _wire_record(parts: Parts) -> None:
 
 
 def _wire_alert(parts: Parts) -> None:
+    log, settings, heart = IncidentLog(parts.database), parts.config.heartbeat, None
+    if settings is not None:
+        heart = Heart(settings, parts.clock, parts.metrics, parts.engine.health, log,
+                      CheckpointStore(parts.database))  # fmt: skip
     worker = AlertWorker(
-        parts.clock, parts.metrics, IncidentLog(parts.database), DeliveryStore(parts.database),
+        parts.clock, parts.metrics, log, DeliveryStore(parts.database),
         parts.notifiers, public_url=parts.config.http.public_url,
-        audiences=audiences_of(parts.config),
+        audiences=audiences_of(parts.config), heart=heart,
     )  # fmt: skip
     parts.jobs.append(worker.run)
 
@@ -267,7 +272,8 @@ def _serve_http(parts: Parts, api: bool, listen: str | None) -> str:
 
     site = Site(parts.engine, parts.clock, parts.metrics, parts.config.http)
     stores = Stores(IncidentLog(parts.database), HoldStore(parts.database),
-                    CheckpointStore(parts.database), VerdictHistory(parts.database))  # fmt: skip
+                    CheckpointStore(parts.database), VerdictHistory(parts.database),
+                    ReceiptStore(parts.database))  # fmt: skip
     worker = WebWorker(create_app(site, stores if api else None), parts.config.http, listen)
     bound = worker.bind()
     parts.jobs.append(worker.run)

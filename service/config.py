@@ -141,6 +141,18 @@ class AuditSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Public keys that `incidents verify` trusts; the local key's own when left out."""
 
 
+class HeartbeatSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A dead man's switch: an address outside that raises the alarm when nothing comes any more."""
+
+    url: Secret
+    """POSTed to by `alert` while events are taken in, judged and told, and only then."""
+    every: Duration = Duration(60)
+    """Time between two beats; let the receiver allow for three."""
+    allow_http: bool = False
+    allow_private: list[str] = []
+    """Private networks that the address may lie in, such as `10.1.0.0/16`."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings."""
 
@@ -151,6 +163,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     http: HttpSettings = field(default_factory=HttpSettings)
     adapters: dict[str, dict[str, Any]] = {}
     alerts: list[dict[str, Any]] = []
+    """Who is told: `kind` and the notifier's own settings. Besides, `models` (names or globs) and
+    `severity` (`problem`, `question`, `good`, `person`) choose what an endpoint hears, and `quiet`
+    (`from`, `to`, `zone`) the hours in which only questions and calls for a person reach it."""
+    heartbeat: HeartbeatSettings | None = None
+    """Without it nobody outside learns that this service stands still."""
     prometheus: PrometheusSettings | None = None
     """Asked when a guard has the signal `prometheus`; this machine's own one when left out."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
@@ -304,6 +321,8 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
             yield f"alerts[{i}].kind: found nothing, expected the kind of notifier"
         if "url" in alert:
             yield from fault_of_url(alert["url"], f"alerts[{i}].url", bool(alert.get("allow_http")))
+    if config.heartbeat is not None:
+        yield from _faults_of_heartbeat(config.heartbeat)
     yield from _faults_of_ingest(config.ingest)
     yield from _faults_of_fleet(config.fleet)
     for i, freeze in enumerate(config.freeze):
@@ -317,6 +336,20 @@ def _faults_beyond_types(config: Config) -> Iterator[str]:
 
 def _asks_prometheus(config: Config) -> bool:
     return any(g.signal == "prometheus" for p in config.policies for g in p.guards)
+
+
+def _faults_of_heartbeat(heartbeat: HeartbeatSettings) -> Iterator[str]:
+    yield from fault_of_url(heartbeat.url.reveal(), "heartbeat.url", heartbeat.allow_http)
+    if heartbeat.every < 1:
+        yield f"heartbeat.every: found {heartbeat.every:g} s, expected at least 1 s"
+    for text in heartbeat.allow_private:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            yield (
+                f"heartbeat.allow_private: found {shown(text)}, "
+                "expected an address or a network such as 10.1.0.0/16"
+            )
 
 
 def _faults_of_fleet(fleet: FleetSettings) -> Iterator[str]:

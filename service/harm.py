@@ -13,8 +13,8 @@ What binds whom. H6 to H11 bind automatic commands only. A person's order passes
 the mode, but never a bad target, a lower fence, an expiry or a missing expectation.
 
 H3 (ids are derived) is `schemas/ids.py`; H9 (what is unknown neither breaches nor clears) is
-`service/watch/decide.py`; H12 (heartbeat) is the tick of `ingest`; H14's order on the log is
-`service/watch/worker.py`.
+`service/watch/decide.py`; H12 (heartbeat) is `service/alert/heartbeat.py`; H14's order on the
+log is `service/watch/worker.py`.
 """
 
 from __future__ import annotations

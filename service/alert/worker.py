@@ -21,6 +21,7 @@ from schemas.ids import derive
 from schemas.incidents import Entry, fold
 from service.alert.audience import EVERYTHING, Audience, send_from
 from service.alert.deliver import Deliverer
+from service.alert.heartbeat import Heart
 from service.alert.notifiers.base import Notifier
 from service.alert.route import Notice, route
 from service.clock import Clock
@@ -53,6 +54,8 @@ class AlertWorker:
         Address of the pages as people reach them, for links.
     audiences : mapping, optional
         Endpoint name -> what it wants to hear, and when; everything where nothing is said.
+    heart : Heart, optional
+        Beats while telling goes well, and all that comes before it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class AlertWorker:
         http: Callable[[Reach], Http] = Http,
         public_url: str | None = None,
         audiences: Mapping[str, Sequence[Audience]] | None = None,
+        heart: Heart | None = None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
@@ -73,6 +77,8 @@ class AlertWorker:
         self._notifiers = notifiers
         self._public_url = public_url
         self._audiences = audiences or {}
+        self._heart = heart
+        self._told_s = clock.monotonic_s()
         self._deliverer = Deliverer(clock, metrics, deliveries, notifiers, http, audiences)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -82,6 +88,8 @@ class AlertWorker:
             logs.error("endpoint is disabled", endpoint=name, reason=disabled[name])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._loop(stop, self._tell_all))
+            if self._heart is not None:
+                tasks.create_task(self._loop(stop, partial(self._beat, self._heart)))
             for name in self._notifiers:
                 tasks.create_task(self._loop(stop, partial(self._send, name, stop)))
 
@@ -99,6 +107,10 @@ class AlertWorker:
     async def _tell_all(self) -> None:
         while await asyncio.to_thread(self.tell):
             pass
+        self._told_s = self._clock.monotonic_s()
+
+    async def _beat(self, heart: Heart) -> None:
+        await heart.beat(self._told_s)
 
     async def _send(self, endpoint: str, stop: asyncio.Event) -> None:
         while not stop.is_set() and await self._deliverer.send_next(endpoint):
