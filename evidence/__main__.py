@@ -60,8 +60,15 @@ def measured(chosen: Sequence[Scenario], args: argparse.Namespace) -> Measured:
                 progress.advance(bar)
     if args.keep and not args.quick:
         save(kept, tallies, found)
+    timed = {scenario.number for scenario in chosen if scenario.timed}
     judged = verdicts(chosen, tallies, quick=args.quick) + [
-        Verdict(f"{number}, {f.row}, {f.column}", f.promise, f.text, f.held)
+        # Times differ from run to run; they stand in their own table only.
+        Verdict(
+            f"{number}, {f.row}, {f.column}",
+            f.promise,
+            "as told" if number in timed else f.text,
+            bool(f.held),
+        )
         for number, findings in found.items()
         for f in findings
         if f.held is not None

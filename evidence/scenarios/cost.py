@@ -106,7 +106,7 @@ def _many(count: int) -> list[Finding]:
 
 S14 = Scenario(
     "S14", "Cost", "nothing is judged",
-    "A row costs less than a microsecond in batches, and a detector keeps less than a kilobyte "
+    "A row costs about a microsecond or less in batches, and a detector keeps less than a kilobyte "
     "where it judges rates. **These times are the only figures here that a second run "
     "does not repeat.**",
     measure=measure, timed=True,
