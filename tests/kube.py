@@ -36,10 +36,11 @@ RBAC = Path(__file__).parents[1] / "deploy" / "rbac"
 MODULES = {
     "istio": ("istio.io/api@v1.31.4", "kubernetes/customresourcedefinitions.gen.yaml"),
     "gateway": ("sigs.k8s.io/gateway-api@v1.6.3", "config/crd/standard/*_httproutes.yaml"),
+    "flagger": ("github.com/fluxcd/flagger@v1.36.1", "artifacts/flagger/crd.yaml"),
     "argo": ("github.com/argoproj/argo-rollouts@v1.10.2", "manifests/crds/*-crd.yaml"),
 }
 USED = ("virtualservices", "httproutes", "rollouts", "analysisruns", "analysistemplates",
-        "clusteranalysistemplates", "experiments")  # fmt: skip
+        "clusteranalysistemplates", "experiments", "canaries")  # fmt: skip
 """Of the many that the modules define."""
 
 

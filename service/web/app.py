@@ -26,6 +26,7 @@ from service.web.auth import HEADERS, fault_of_origin, need
 from service.web.curves import drawing
 from service.web.events import EventsIntake
 from service.web.feed import Feed
+from service.web.flagger import asked_by_flagger
 from service.web.operate import operating
 from service.web.reads import reading
 from service.web.site import STAGE, Site, Stores, answer
@@ -67,6 +68,7 @@ def create_app(site: Site, stores: Stores | None = None) -> FastAPI:
         app.include_router(reading(site, stores, feed))
         app.include_router(drawing(site, stores))
         app.include_router(operating(site, stores))
+        app.include_router(asked_by_flagger(site, stores))
         _add_pages(app)
     return app
 

@@ -67,6 +67,12 @@ def need(settings: HttpSettings, right: Right) -> Callable[[Request], Awaitable[
     return check
 
 
+def may(settings: HttpSettings, right: Right, header: str) -> Token | None:
+    """Give the token of an authorization header, when its role has the right."""
+    token = _token_of(settings, header)
+    return token if token is not None and token.role in _MAY[right] else None
+
+
 def _token_of(settings: HttpSettings, header: str) -> Token | None:
     scheme, _, given = header.partition(" ")
     digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()

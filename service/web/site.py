@@ -17,6 +17,7 @@ from service.storage.checkpoints import CheckpointStore
 from service.storage.history import VerdictHistory
 from service.storage.holds import HoldStore
 from service.storage.incident_log import IncidentLog
+from service.storage.receipts import ReceiptStore
 from service.telemetry import Metrics
 
 STAGE = "web"
@@ -41,6 +42,8 @@ class Stores(NamedTuple):
     holds: HoldStore
     checkpoints: CheckpointStore
     history: VerdictHistory
+    receipts: ReceiptStore | None = None
+    """What `act` is writing; without it Flagger's rollback hook always says no."""
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,6 +7,7 @@ write that it would follow.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -470,6 +471,87 @@ class SeldonBench(KubeBench):
         )
 
 
+class FlaggerBench(KubeBench):
+    """The real CRD; what Flagger does after its hook said yes is played."""
+
+    kind = "flagger"
+    params: ClassVar[dict[str, Any]] = {"versions": {v: f"fraud:{v}" for v in VERSIONS}}
+
+    def prepare(self) -> None:
+        self.kube.install("flagger")
+        path = ns("apps/v1", self.namespace, "deployments")
+        self.kube.make(path, a_deployment("fraud", "fraud:v42"))
+        self.kube.make(path, a_deployment("fraud-primary", "fraud:v41"))
+        self.path = ns("flagger.app/v1beta1", self.namespace, "canaries")
+        hook = {"name": "rollbackd", "type": "rollback", "url": "http://127.0.0.1:9/"}
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "fraud"}
+        analysis = {"interval": "10s", "threshold": 5, "stepWeight": 10, "webhooks": [hook]}
+        # Suspended, so that a controller that runs here leaves the status to us.
+        spec = {"suspend": True, "targetRef": target, "analysis": analysis}
+        spec["service"] = {"port": 80}
+        self.kube.make(
+            self.path,
+            {
+                "apiVersion": "flagger.app/v1beta1",
+                "kind": "Canary",
+                "metadata": {"name": "fraud"},
+                "spec": spec,
+            },
+        )
+        self.path += "/fraud"
+        wait_until(self._available, 60, what="the primary has a pod")
+        self.put(SPLIT)
+
+    def _available(self) -> int:
+        found = self.kube.get(ns("apps/v1", self.namespace, "deployments", "fraud-primary"))
+        return int(found["status"].get("availableReplicas", 0))
+
+    def put(self, shares: dict[str, float]) -> None:
+        bad = next((version for version in ("v43", "v42") if version in shares), "")
+        if bad:
+            place = "/spec/template/spec/containers/0/image"
+            path = ns("apps/v1", self.namespace, "deployments", "fraud")
+            self.kube.patch(path, [{"op": "replace", "path": place, "value": f"fraud:{bad}"}])
+        self._say("Progressing" if bad else "Failed", round(shares.get(bad, 0)))
+
+    def _say(self, phase: str, weight: int) -> None:
+        status = {
+            "phase": phase,
+            "canaryWeight": weight,
+            "failedChecks": 0,
+            "iterations": 0,
+            "lastAppliedSpec": "x",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+
+        def said() -> bool:
+            # A controller that runs here says once that it begins; ours is the last word.
+            self.kube.patch(f"{self.path}/status", {"status": status})
+            time.sleep(0.1)
+            return bool(self.kube.get(self.path)["status"]["phase"] == phase)
+
+        wait_until(said, 30, what="the status is ours")
+
+    def follow(self) -> None:
+        """Flagger asked, was told yes, and rolled back; unless somebody moved it before."""
+        if self.relay.writes:
+            self._say("Failed", 0)
+
+    def move(self, **shares: int) -> None:
+        self.put({version: float(share) for version, share in shares.items() if share})
+
+    def revert(self) -> None:
+        self.relay.after_write = lambda: self.put(SPLIT)
+
+    def shares(self) -> dict[str, float]:
+        status = self.kube.get(self.path)["status"]
+        path = ns("apps/v1", self.namespace, "deployments", "fraud")
+        image = self.kube.get(path)["spec"]["template"]["spec"]["containers"][0]["image"]
+        weight = float(status["canaryWeight"])
+        found = {"v41": 100.0 - weight, image[-3:]: weight}
+        return {version: share for version, share in found.items() if share}
+
+
 KUBE: dict[str, type[KubeBench]] = {
     bench.kind: bench
     for bench in (
@@ -480,6 +562,7 @@ KUBE: dict[str, type[KubeBench]] = {
         RolloutBench,
         KServeBench,
         SeldonBench,
+        FlaggerBench,
     )
 }
 
