@@ -59,6 +59,8 @@ def _unfit(spec: GuardSpec, policy: Policy, registry: Registry) -> str | None:
     except (PluginFault, ValueError, TypeError) as fault:
         return str(fault)
     facts = registry.facts(kind)
+    if facts.get("labels") == "arrive":
+        return f"found {kind!r}, which labels: optimistic brings by itself; expected a limit"
     if facts["arms"] != "single":
         return f"found {kind!r}, which compares two versions; expected max_increase, or promote"
     if facts.get("losses") == "binary" and spec.signal not in RATES:

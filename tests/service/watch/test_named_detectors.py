@@ -28,6 +28,10 @@ from tests.service.watch.traffic import (
         (GuardSpec(signal="error_rate", detector="adwin", params={"delta": 7}), "delta must lie"),
         (GuardSpec(signal="error_rate", detector="stable_watch"), "needs 'limit'"),
         (GuardSpec(signal="error_rate", detector="promote"), "compares two versions"),
+        (
+            GuardSpec(signal="error", detector="optimistic_rate", params={"limit": 0.1}),
+            "which labels: optimistic brings",
+        ),
         (GuardSpec(signal="score", detector="stable_watch", params={"limit": 0.1}), "is a rate"),
         (
             GuardSpec(signal="latency_ms", detector="ddm"),
