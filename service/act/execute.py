@@ -8,7 +8,8 @@ How. Read, plan, write, wait until it settled, read back; each round begins with
 Whether a write may still happen (fence, expiry, kill switch) is asked right before it. Before the
 first write the plan is marked in the store. A write whose outcome is unknown (a reset after it was
 sent, a killed process) leaves *doubt*: the platform is read before anything is sent again, and
-where it cannot be read nothing is.
+where it cannot be read nothing is. Where a platform shows its old state for a while, that is waited
+out first.
 
     conflict            read and plan again, at most 3 rounds, then `failed` (contended)
     busy, in transition wait and read again until the expiry; no retry is counted
@@ -102,6 +103,7 @@ class Execution:
         if mark is not None:
             self._doubt = msgspec.convert(mark["plan"], Plan)
             self._handle = str(mark.get("handle", ""))
+        self._doubt_s = self._started_s
         self._before = self._doubt.before if self._doubt is not None else None
         self._resumed = mark is not None
         self._attempts = self._reads = self._failures = self._conflicts = 0
@@ -132,7 +134,12 @@ class Execution:
             doubt = self._doubt is not None
             raise _End(conclude.there(now, plan, self._command, doubt))
         if now.transition:
+            # It may show late what it moves to, from the next look on.
+            self._doubt_s = self._now_s() + self._pace.poll_s
             await self._wait(self._pace.poll_s)
+            return
+        if self._lags():
+            await self._tools.sleep(self._pace.poll_s)
             return
         if self._command.dry_run:
             raise _End(Outcome("applied", "dry_run", plan.diff, "none", now, plan))
@@ -211,7 +218,7 @@ class Execution:
             await self._wait(fault.retry_after_s or self._pace.poll_s)
             return
         if fault.done or fault.kind == "unknown":
-            self._doubt = plan
+            self._doubt, self._doubt_s = plan, self._now_s()
         if fault.kind in ("permanent", "credentials"):
             await self._give_up(fault, plan)
         pause_s = self._pause_s(fault)
@@ -274,6 +281,11 @@ class Execution:
                     return Applied()
                 applied = msgspec.structs.replace(applied, retry_after_s=fault.retry_after_s)
         return applied
+
+    def _lags(self) -> bool:
+        """Whether what is read may still be from before a write in doubt."""
+        lag_s = self._pace.lag_s - (self._now_s() - self._doubt_s)
+        return self._doubt is not None and lag_s > 0 and self._pace.poll_s < self._time_left_s()
 
     async def _wait(self, pause_s: float) -> None:
         """Wait for a platform that is at work; nothing is written meanwhile."""

@@ -84,6 +84,7 @@ async def sagemaker_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterat
         "secret_access_key": sagemaker.SECRET_KEY,
         "settle_s": 60.0,
         "recheck_s": 1.0,
+        "lag_s": 2.0,
     }
     async with serving(fake):
         yield SageMakerBench(fake, SageMaker, settings)
@@ -111,6 +112,7 @@ async def azure_ml_bench(home: Path, now_s: Callable[[], float]) -> AsyncIterato
         "token_path": str(home / "token"),
         "settle_s": 60.0,
         "recheck_s": 1.0,
+        "lag_s": 2.0,
     }
     async with serving(fake):
         yield AzureMLBench(fake, AzureML, settings)

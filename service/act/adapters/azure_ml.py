@@ -77,9 +77,9 @@ class AzureML(Adapter):
         Other clouds' addresses.
     allow_private : list of str
         Networks that are not public but meant.
-    deadline_s, settle_s, recheck_s : float
+    deadline_s, settle_s, recheck_s, lag_s : float
         Total time of one call; how long an update may take; after how long it is looked at once
-        more. Seconds.
+        more; how long the old state may be shown after an update. Seconds.
 
     Raises
     ------
@@ -103,6 +103,7 @@ class AzureML(Adapter):
     allow_private: list[str] = field(default_factory=list)
     deadline_s: float = 20.0
     settle_s: float = 900.0
+    lag_s: float = 30.0
     recheck_s: float = 15.0
 
     clock: Clock = field(default_factory=WallClock, init=False, repr=False)
@@ -128,7 +129,7 @@ class AzureML(Adapter):
     def pace(self) -> Pace:
         """An update takes some minutes."""
         reads = 2 + len(self.deployments)
-        return Pace(reads * self.deadline_s, self.settle_s, poll_s=5.0, recheck_s=self.recheck_s)
+        return Pace(reads * self.deadline_s, self.settle_s, 5.0, self.recheck_s, self.lag_s)
 
     async def current(self, ask: Ask) -> Current:
         """Read the endpoint and the deployments that the command names."""

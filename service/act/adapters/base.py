@@ -68,6 +68,8 @@ class Pace(NamedTuple):
     """Pause between two looks meanwhile."""
     recheck_s: float = 0.0
     """After it settled, look once more this much later: some controllers revert. 0: never."""
+    lag_s: float = 0.0
+    """How long after a write the old state may still be read: one in doubt is not sent sooner."""
 
 
 class Adapter(ABC):

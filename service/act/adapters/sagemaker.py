@@ -82,9 +82,9 @@ class SageMaker(Adapter):
         In place of the region's public address, such as a private endpoint's.
     allow_private : list of str
         Networks that are not public but meant.
-    deadline_s, settle_s, recheck_s : float
+    deadline_s, settle_s, recheck_s, lag_s : float
         Total time of one call; how long an update may take; after how long it is looked at once
-        more. Seconds.
+        more; how long the old state may be shown after an update. Seconds.
 
     Raises
     ------
@@ -103,6 +103,7 @@ class SageMaker(Adapter):
     allow_private: list[str] = field(default_factory=list)
     deadline_s: float = 15.0
     settle_s: float = 1200.0
+    lag_s: float = 15.0
     recheck_s: float = 30.0
 
     can: ClassVar[frozenset[Action]] = frozenset({"rollback", "shift", "promote"})
@@ -130,7 +131,7 @@ class SageMaker(Adapter):
     @property
     def pace(self) -> Pace:
         """Weights take a minute or some, a whole fleet ten and more."""
-        return Pace(2 * self.deadline_s + 1, self.settle_s, poll_s=5.0, recheck_s=self.recheck_s)
+        return Pace(2 * self.deadline_s + 1, self.settle_s, 5.0, self.recheck_s, self.lag_s)
 
     async def current(self, ask: Ask) -> Current:
         """Describe the endpoint, and the configuration that shall serve."""

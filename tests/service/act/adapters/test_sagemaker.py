@@ -194,10 +194,20 @@ async def test_every_kind_of_error_has_its_meaning(
     bed: Bed, fake: FakeSageMaker, fault: Any, status: str, pauses: list[float]
 ) -> None:
     """If this breaks, throttling ends a rollback, or a permanent error is repeated for minutes."""
-    fake.faults, fake.lag_s = [fault], 0.0
+    fake.faults = [fault]
     receipt = await bed.execute(adapter_of(fake), a_command())
 
     assert (status, pauses) == (receipt.status, bed.pauses[: len(pauses)])
+
+
+async def test_a_write_in_doubt_is_not_sent_again_while_the_old_state_is_shown(
+    bed: Bed, fake: FakeSageMaker
+) -> None:
+    """If this breaks, an update that was done is begun once more, for minutes."""
+    fake.faults, fake.lag_s = ["reset"], 12.0
+    receipt = await bed.execute(adapter_of(fake), a_command())
+
+    assert ("already_there", 1, 1) == (receipt.status, receipt.attempts, len(fake.written))
 
 
 async def test_an_expired_token_is_fetched_once_more(bed: Bed, fake: FakeSageMaker) -> None:
