@@ -147,21 +147,35 @@ async def judge(url: str, reach: Reach, look_up: Resolve = resolve) -> Target:
     proper = _HOST.fullmatch(host) and (port is None or 0 < port <= 65_535)
     if parsed.scheme not in ("http", "https") or not proper or parsed.userinfo:
         raise HttpFault("refused", "the address must be https://host/… without a user in it")
-    local = is_loopback(host)
-    if parsed.scheme == "http" and not local and not reach.allow_http:
+    if parsed.scheme == "http" and not is_loopback(host) and not reach.allow_http:
         raise HttpFault("refused", f"{host}: http beyond loopback; use https, or allow_http: true")
+    port = port or (443 if parsed.scheme == "https" else 80)
+    addresses = await judge_host(host, port, reach, look_up)
+    return Target(parsed.copy_with(fragment=None), addresses)
+
+
+async def judge_host(
+    host: str, port: int, reach: Reach, look_up: Resolve = resolve
+) -> tuple[Address, ...]:
+    """Resolve a host once and judge every address that gives.
+
+    Raises
+    ------
+    HttpFault
+        `refused` when one must not be reached, `unsent` when the host cannot be resolved.
+    """
     try:
-        texts = await look_up(host, port or (443 if parsed.scheme == "https" else 80))
+        texts = await look_up(host, port)
     except (OSError, UnicodeError):
         raise HttpFault("unsent", f"{host}: the name cannot be resolved") from None
     addresses = tuple(ipaddress.ip_address(text) for text in texts)
     if not addresses:
         raise HttpFault("unsent", f"{host}: the name has no address")
     for address in addresses:
-        if local and _unwrapped(address).is_loopback:
+        if is_loopback(host) and _unwrapped(address).is_loopback:
             continue
         if fault := fault_of_address(address, reach.allow_private):
             raise HttpFault(
                 "refused", f"{host}: {address} is {fault}; list it in allow_private if it is meant"
             )
-    return Target(parsed.copy_with(fragment=None), addresses)
+    return addresses

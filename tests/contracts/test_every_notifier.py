@@ -1,7 +1,7 @@
 """What every notifier must do; a new file in `service/alert/notifiers` is tested by being there.
 
-A notifier that needs more than a `url` to be made adds nothing here: every field of type `Secret`
-gets a secret of the right form, the rest keeps its default.
+A notifier whose fields are secrets or have defaults adds nothing here: every field of type `Secret`
+gets a secret of the right form. What else it must be given stands in `NEEDED`.
 """
 
 import dataclasses
@@ -30,6 +30,12 @@ GOLDEN = Path(__file__).parent / "golden"
 CANARY = "c4nary-s3cret"
 SIGNING = "whsec_" + "Y2FuYXJ5LXMzY3JldC1jYW5hcnktczNjcmV0"
 KINDS = registry().kinds()
+NEEDED: dict[str, dict[str, Any]] = {
+    "email": {
+        "host": "mail.example", "sender": "rollbackd@example.com", "to": ["ops@example.com"],
+        "user": "rollbackd",
+    },
+}  # fmt: skip
 ACTIONS = {
     200: "sent", 202: "sent", 204: "sent",
     301: "retry", 302: "retry", 307: "retry",
@@ -56,7 +62,7 @@ def a_notifier(kind: str, base: str = "https://hooks.example") -> Notifier:
             secrets["url"] = Secret(f"{base}/T0/{CANARY}")
         elif Secret in (hints[field.name], *typing.get_args(hints[field.name])):
             secrets[field.name] = Secret(SIGNING)
-    made: Notifier = registry().make(kind, **secrets)
+    made: Notifier = registry().make(kind, **secrets, **NEEDED.get(kind, {}))
     return made
 
 
