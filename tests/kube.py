@@ -109,7 +109,11 @@ class Kube:
         for one in yaml.safe_load_all(text.replace("NS", namespace)):
             group = "" if one["apiVersion"] == "v1" else f"s/{one['apiVersion']}"
             root = f"/api{group}" if group else "/api/v1"
-            self.make(f"{root}/namespaces/{namespace}/{one['kind'].lower()}s", one)
+            try:
+                self.make(f"{root}/namespaces/{namespace}/{one['kind'].lower()}s", one)
+            except Refused as refused:  # the account of another adapter's role
+                if refused.status != 409:
+                    raise
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/rollbackd-act/token"
         asked = {"spec": {"expirationSeconds": 3600}}
         return str(self.make(path, asked)["status"]["token"])

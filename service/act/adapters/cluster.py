@@ -237,7 +237,7 @@ def read_login(kubeconfig: str | None, context: str | None) -> Login:
     except (OSError, UnicodeDecodeError) as fault:
         reason = getattr(fault, "strerror", None) or "it is no text"
         text = f"the cluster's credentials cannot be read: {reason} ({kubeconfig or ACCOUNT})"
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as fault:
         # A YAML error shows the lines around it, which may hold a token.
         reason = str(fault) if type(fault) is ValueError else "it is no kubeconfig"
         text = f"the kubeconfig {kubeconfig} cannot be used: {reason}"
