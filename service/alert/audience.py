@@ -74,19 +74,18 @@ def read_audience(settings: Mapping[str, Any], path: str, lines: list[str]) -> A
     path : str
         Where the entry stands, as in `alerts[0]`.
     """
-    found = [
-        line
-        for each in msgspec.structs.fields(Audience)
-        if each.name in settings
-        for line in faults_of(each.type, settings[each.name], f"{path}.{each.name}")
-    ]
-    if not found:
-        audience = msgspec.convert(dict(settings), Audience, dec_hook=read_custom)
-        found = list(_faults_beyond_types(audience, path))
-        if not found:
-            return audience
-    lines += found
-    return Audience()
+    readable: dict[str, Any] = {}
+    before = len(lines)
+    for each in msgspec.structs.fields(Audience):
+        if each.name not in settings:
+            continue
+        if found := list(faults_of(each.type, settings[each.name], f"{path}.{each.name}")):
+            lines += found
+        else:
+            readable[each.name] = settings[each.name]
+    audience = msgspec.convert(readable, Audience, dec_hook=read_custom)
+    lines += _faults_beyond_types(audience, path)
+    return audience if len(lines) == before else Audience()
 
 
 def _faults_beyond_types(audience: Audience, path: str) -> Iterator[str]:

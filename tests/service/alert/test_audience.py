@@ -18,7 +18,10 @@ from service.alert.audience import (
     read_audience,
     send_from,
 )
+from service.alert.notifiers import endpoint_name
 from service.alert.route import Notice, undelivered
+from service.app import audiences_of, plugins_of
+from service.config import ConfigFaults, parse
 from tests.contracts.test_every_notifier import a_notice
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -159,7 +162,9 @@ def test_all_faults_of_an_entry_are_found_at_once() -> None:
 
     assert Audience() == read_audience(settings, "alerts[0]", lines)
     assert {"kind": "slack"} == own
-    assert ["alerts[0].severity[1]", "alerts[0].quiet.zon"] == [x.split(":")[0] for x in lines]
+    assert ["alerts[0].severity[1]", "alerts[0].quiet.zon", "alerts[0].models"] == [
+        line.split(":")[0] for line in lines
+    ]
 
     lines = []
     quiet = {"from": "25:00", "to": "07:00", "zone": "Europe/Nowhere"}
@@ -181,3 +186,43 @@ def test_a_tone_that_nobody_hears_of_every_model_is_noted() -> None:
     )
     (note,) = notes_of([Audience(models=["fraud-*"]), Audience(severity=["person", "question"])])
     assert note.startswith("alerts: no endpoint hears problem, good of every model;")
+
+
+SETTINGS = """
+policies: [{{model: m}}]
+alerts:
+  - {{kind: log, models: [fraud-*], quiet: {{from: 22:00, to: "07:00", zone: Europe/Berlin}}}}
+  - {{kind: log, severity: [person]}}
+  - {{kind: webhook, url: "https://hooks.example/x"{more}}}
+"""
+
+
+def test_the_settings_file_gives_each_endpoint_its_audiences() -> None:
+    """If this breaks, what a file says about routes acts on nobody, or quiet hours rename it."""
+    config = parse(SETTINGS.format(more=""))
+    audiences = audiences_of(config)
+    _, notifiers = plugins_of(config)
+
+    assert notifiers.keys() == audiences.keys()
+    assert {
+        endpoint_name({"kind": "log"}): (
+            Audience(["fraud-*"], quiet=Quiet(begins=1320, ends="07:00", zone="Europe/Berlin")),
+            Audience(severity=["person"]),
+        ),
+        endpoint_name({"kind": "webhook", "url": "https://hooks.example/x"}): EVERYTHING,
+    } == audiences
+    assert {endpoint_name({"kind": "log"}): EVERYTHING} == audiences_of(
+        parse("policies: [{model: m}]")
+    )
+
+
+def test_faults_of_routes_stand_beside_those_of_the_notifier() -> None:
+    """If this breaks, `check` accepts an entry that then hears nothing."""
+    config = parse(SETTINGS.format(more=", urll: x, severity: [], quiet: {from: never}"))
+
+    with pytest.raises(ConfigFaults) as found:
+        plugins_of(config)
+
+    assert ["alerts[2]", "alerts[2].quiet.to", "alerts[2].severity"] == [
+        line.split(":")[0] for line in found.value.lines
+    ]
