@@ -24,7 +24,6 @@ import asyncio
 import contextlib
 import re
 import smtplib
-import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,12 +38,11 @@ from schemas.plugins import plugin
 from schemas.secrets import Secret
 from service.addresses import Address, HttpFault, judge_host, read_networks
 from service.alert.notifiers.base import Letter, NotDelivered, Payload, shortened
+from service.alert.notifiers.smtp import DEADLINE_S, Server, not_delivered
 from service.alert.route import Notice, harmless
 from service.config import is_loopback
 from service.http import Http, Reach
 
-DEADLINE_S = 20.0
-"""From the look-up to the server's last word; below the lease of a delivery."""
 MAX_SUBJECT, MAX_PART = 200, 1200
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}")
@@ -136,7 +134,7 @@ class Email:
         """Try once."""
         port = self.port or _PORTS[self.tls]
         message = self._message(letter)
-        tries: list[_Server] = []
+        tries: list[Server] = []
         try:
             async with asyncio.timeout(DEADLINE_S):
                 addresses = await judge_host(self.host, port, self.reach)
@@ -166,13 +164,13 @@ class Email:
         return message
 
     def _deliver(
-        self, addresses: Sequence[Address], port: int, message: EmailMessage, tries: list[_Server]
+        self, addresses: Sequence[Address], port: int, message: EmailMessage, tries: list[Server]
     ) -> None:
         try:
             tls = None if self.tls == "none" else ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ssl.SSLError):
             raise NotDelivered("email: ca_file cannot be read", permanent=True) from None
-        server = _Server(self.host, addresses, tls if self.tls == "tls" else None, self.sender)
+        server = Server(self.host, addresses, tls if self.tls == "tls" else None, self.sender)
         tries.append(server)
         try:
             server.connect(self.host, port)
@@ -187,7 +185,7 @@ class Email:
             words = f"{self.host}: its certificate is not to be trusted"
             raise HttpFault("refused", words) from None
         except smtplib.SMTPException as fault:
-            raise _not_delivered(fault) from None
+            raise not_delivered(fault) from None
         except (OSError, ValueError) as fault:
             raise NotDelivered(f"email: the connection failed ({type(fault).__name__})") from None
         finally:
@@ -208,60 +206,3 @@ def _one_line(text: str) -> str:
 
 def _id(text: str) -> str:
     return _NO_ID.sub("", text)[:MAX_ID]
-
-
-class _Server(smtplib.SMTP):
-    """The standard client, but its connection goes to addresses that were judged."""
-
-    def __init__(
-        self, host: str, addresses: Sequence[Address], tls: ssl.SSLContext | None, sender: str
-    ) -> None:
-        # A name is given, for otherwise the resolver is asked what this machine is called.
-        super().__init__(local_hostname=sender.rpartition("@")[2], timeout=DEADLINE_S)
-        self._host = host
-        self._addresses = addresses
-        self._tls = tls
-        self._abandoned = False
-
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Connect to the first address that answers."""
-        last = OSError()
-        for address in self._addresses:
-            try:
-                self.sock = plain = socket.create_connection((str(address), port), timeout)
-            except OSError as fault:
-                last = fault
-                continue
-            if self._abandoned:
-                break
-            return (
-                plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=host)
-            )
-        raise last
-
-    def abandon(self) -> None:
-        """End it from another thread: what is waited for there fails at once."""
-        self._abandoned = True
-        if self.sock is not None:
-            # Closing would not wake a thread that reads; that thread closes it then.
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-
-def _not_delivered(fault: smtplib.SMTPException) -> NotDelivered:
-    """Say what a refusal means; never in the server's own words, which may hold addresses."""
-    # The bare kind is what it raises when it knows none of the offered ways to log in.
-    if type(fault) in (smtplib.SMTPNotSupportedError, smtplib.SMTPException):
-        return NotDelivered("email: the server offers no STARTTLS or no such login", permanent=True)
-    codes: list[int] = []
-    if isinstance(fault, smtplib.SMTPRecipientsRefused):
-        codes = [code for code, _ in fault.recipients.values()]
-    elif isinstance(fault, smtplib.SMTPResponseException):
-        codes = [fault.smtp_code]
-    if not codes:
-        return NotDelivered(f"email: the server broke off ({type(fault).__name__})")
-    return NotDelivered(
-        f"email answered {min(codes)}",
-        permanent=all(500 <= code < 600 for code in codes),
-        throttled=421 in codes,
-    )
