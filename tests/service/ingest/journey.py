@@ -93,6 +93,7 @@ class Journey:
 
         `read_up_to` is the most that is read at once; 0: nothing is read yet.
         """
+        self.crash()  # whoever had it lets go of the files now, not when its memory is freed
         self.worker = IngestWorker(
             self.engine,
             self.clock,
