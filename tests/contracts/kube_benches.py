@@ -292,6 +292,13 @@ class RolloutBench(KubeBench):
     params: ClassVar[dict[str, Any]] = {"versions": {v: f"fraud:{v}" for v in VERSIONS}}
 
     def prepare(self) -> None:
+        steps = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 30}, {"pause": {}}]
+        self.make_rollout("v41", steps)
+        self.image("v42")
+        self._reach(SPLIT, "Paused")
+
+    def make_rollout(self, version: str, steps: list[dict[str, Any]]) -> None:
+        """Make a Rollout that is done with a version."""
         self.kube.install("argo")
         self.kube.install("istio")
         for name in ("fraud-stable", "fraud-canary"):
@@ -312,9 +319,8 @@ class RolloutBench(KubeBench):
             },
         )
         self.path = ns("argoproj.io/v1alpha1", self.namespace, "rollouts")
-        made = a_deployment("fraud", "fraud:v41")
+        made = a_deployment("fraud", f"fraud:{version}")
         made |= {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout"}
-        steps = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 30}, {"pause": {}}]
         made["spec"]["strategy"] = {
             "canary": {
                 "stableService": "fraud-stable",
@@ -326,11 +332,9 @@ class RolloutBench(KubeBench):
         }
         self.kube.make(self.path, made)
         self.path += "/fraud"
-        self._reach({"v41": 100.0}, "Healthy")
-        self._image("v42")
-        self._reach(SPLIT, "Paused")
+        self._reach({version: 100.0}, "Healthy")
 
-    def _image(self, version: str) -> None:
+    def image(self, version: str) -> None:
         place = "/spec/template/spec/containers/0/image"
         value = f"fraud:{version}"
         self.kube.patch(self.path, [{"op": "replace", "path": place, "value": value}])
@@ -348,7 +352,7 @@ class RolloutBench(KubeBench):
             self.kube.patch(status, {"status": {"abort": True}})
             self._reach(shares, "Degraded")
         elif "v43" in shares:
-            self._image("v43")
+            self.image("v43")
             self._reach({"v41": 90.0, "v43": 10.0}, "Paused")
         elif shares == SPLIT:
             self.kube.patch(status, {"status": {"abort": False}})

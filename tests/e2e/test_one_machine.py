@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 class Machine:
     """One daemon on the local engine, which can be killed and started again."""
 
-    def __init__(self, folder: Path, url: str, **policy: Any) -> None:
+    def __init__(
+        self, folder: Path, url: str, adapter: dict[str, Any] | None = None, **policy: Any
+    ) -> None:
         self.folder, self.port = folder, free_port()
         self.config = folder / "rollbackd.yaml"
         self.address = f"http://127.0.0.1:{self.port}"
@@ -29,7 +31,7 @@ class Machine:
         settings = {
             "engine": f"local:{folder}/data",
             "http": {"listen": f"127.0.0.1:{self.port}"},
-            "adapters": {"prod": {"kind": "webhook", "url": url, "secret": SECRET}},
+            "adapters": {"prod": adapter or {"kind": "webhook", "url": url, "secret": SECRET}},
             "policies": [
                 {
                     "model": MODEL,
