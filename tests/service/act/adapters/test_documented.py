@@ -10,6 +10,7 @@ import service.act.adapters
 from schemas.plugins import Registry
 from service.plug import build
 from service.text import _PATHS
+from tests.contracts.kube_benches import KUBE
 
 TEXT = (Path(__file__).parents[4] / "docs" / "adapters.md").read_text()
 REGISTRY = Registry.of(service.act.adapters)
@@ -41,6 +42,13 @@ def test_every_kind_is_named_with_its_role(kind: str) -> None:
     """If this breaks, an adapter exists that nobody can find, or has no smallest role."""
     assert f"| `{kind}` |" in TEXT
     assert (Path(__file__).parents[4] / "deploy" / "iam" / f"{kind}.json").is_file()
+
+
+@pytest.mark.parametrize("kind", sorted(KUBE))
+def test_every_kind_of_the_kubernetes_family_is_named_with_its_role(kind: str) -> None:
+    """If this breaks, an adapter exists that nobody can find, or has no smallest role."""
+    assert f"| `{kind}` |" in TEXT
+    assert (Path(__file__).parents[4] / "deploy" / "rbac" / f"{kind}.yaml").is_file()
 
 
 @pytest.mark.parametrize("kind", REGISTRY.kinds())
