@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from schemas.policies import PROVABLE
+from schemas.policies import PROVABLE, Policy
 from service.alert.audience import notes_of
 from service.app import ROLES, audiences_of, detectors_known, opened, plugins_of, serve
 from service.cli.base import DEFAULT_CONFIG, AsJson, ConfigFile, Failure, app, err, out, print_json
@@ -92,6 +92,7 @@ def check(
 def _notes(config: Config) -> list[str]:
     """What is allowed, but may surprise."""
     notes = []
+    adapters, _ = plugins_of(config)
     for index, policy in enumerate(config.policies):
         path = f"policies[{index}]"
         share = policy.guard_alpha()
@@ -110,10 +111,7 @@ def _notes(config: Config) -> list[str]:
                 "detectors named by a policy take predictions, not units"
             )
         if policy.promote is not None:
-            notes.append(
-                f"{path}.promote: promotion steps are not carried out in this release; "
-                "a canary is reported as pass once every promotion test is won"
-            )
+            notes += _promotion_notes(policy, adapters[policy.adapter or "dry_run"], path)
             if not any(g.signal in PROVABLE and g.detector is None for g in policy.guards):
                 notes.append(
                     f"{path}.promote: no guard has a limit on a share of bad predictions, so "
@@ -131,6 +129,15 @@ def _notes(config: Config) -> list[str]:
                 )
     heard = [each for audiences in audiences_of(config).values() for each in audiences]
     return notes + notes_of(heard) + notes_of_detectors(config.policies, detectors_known())
+
+
+def _promotion_notes(policy: Policy, adapter: Any, path: str) -> Iterator[str]:
+    if policy.mode == "observe":
+        yield f"{path}.promote: the policy only observes, so steps are said and not carried out"
+    lacks = [verb for verb in ("shift", "promote") if verb not in adapter.can]
+    if lacks:
+        name = policy.adapter or "dry_run"
+        yield f"{path}.promote: {name} cannot {' or '.join(lacks)}; such steps are refused there"
 
 
 async def _live(config: Config) -> list[str]:

@@ -247,3 +247,18 @@ async def test_every_endpoint_is_tried(home: Path) -> None:
     assert 1 == code
     assert [None, "teams answered 404"] == list(answers.values())
     assert b"a test message" in good.got[0].body
+
+
+def test_check_says_which_steps_of_a_promotion_will_not_happen(home: Path) -> None:
+    """If this breaks, a team waits for a promotion that nothing carries out."""
+    (home / "rollbackd.yaml").write_text(
+        "adapters: {edge: {kind: mlflow, url: 'http://127.0.0.1:5000', name: m,"
+        " versions: {v1: '1'}}}\n"
+        "policies: [{model: m, adapter: edge, guards: [{signal: error_rate, max: 0.05}],"
+        " promote: {steps: [0.1, 1.0]}}]\n"
+    )
+    code, told = run("check")
+
+    assert 0 == code
+    assert "the policy only observes, so steps are said and not carried out" in told
+    assert "edge cannot shift; such steps are refused there" in told
