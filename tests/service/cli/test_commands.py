@@ -251,9 +251,9 @@ async def test_every_endpoint_is_tried(home: Path) -> None:
 
 def test_check_says_which_steps_of_a_promotion_will_not_happen(home: Path) -> None:
     """If this breaks, a team waits for a promotion that nothing carries out."""
+    edge = "{kind: mlflow, url: 'http://127.0.0.1:5000', name: m, versions: {v1: '1', v2: '2'}}"
     (home / "rollbackd.yaml").write_text(
-        "adapters: {edge: {kind: mlflow, url: 'http://127.0.0.1:5000', name: m,"
-        " versions: {v1: '1'}}}\n"
+        f"adapters: {{edge: {edge}}}\n"
         "policies: [{model: m, adapter: edge, guards: [{signal: error_rate, max: 0.05}],"
         " promote: {steps: [0.1, 1.0]}}]\n"
     )
