@@ -32,7 +32,7 @@ from schemas.plugins import plugin
 from service.act.adapters.base import Ask
 from service.act.adapters.cluster import JSON_PATCH, MERGE_PATCH, path_to
 from service.act.adapters.clustered import MARKS, described, marking, request_of
-from service.act.adapters.kubernetes import Kubernetes
+from service.act.adapters.kubernetes import TEMPLATE_OF, Kubernetes
 from service.act.adapters.owners import owner_of
 from service.act.adapters.targets import shares_of
 from service.act.plans import Current, Plan, Refusal, Settled, compare
@@ -67,7 +67,9 @@ class ArgoRollouts(Kubernetes):
         path = path_to("apps/v1", self.namespace, "replicasets")
         sets = await self._cluster.items(path, labelSelector=selector) or []
         owner = owner_of(found, ("spec", "template"), ask.now_ms, [*self.writers, *_ITSELF])
-        return self.read(found, sets, described(owner, {}), owner.name)
+        now = self.read(found, sets, described(owner, {}), owner.name)
+        self._templates = now.raw["templates"]
+        return now
 
     def read(
         self, found: dict[str, Any], sets: list[dict[str, Any]], raw: dict[str, Any], owner: str
@@ -153,13 +155,9 @@ class ArgoRollouts(Kubernetes):
 
     def _undo(self, now: Current, command: Command, wanted: dict[str, float]) -> Plan:
         found = now.raw["found"]
-        template = now.raw["templates"][command.to_version]["template"]
-        metadata = template.get("metadata", {})
-        labels = {n: v for n, v in (metadata.get("labels") or {}).items() if n != HASH}
-        template = {**template, "metadata": {**metadata, "labels": labels}}
         operations = [
             {"op": "test", "path": "/metadata/generation", "value": found["generation"]},
-            {"op": "replace", "path": "/spec/template", "value": template},
+            {"op": "replace", "path": "/spec/template", "value": {TEMPLATE_OF: command.to_version}},
             *marking(found, command),
         ]
         guard = {"generation": found["generation"]}

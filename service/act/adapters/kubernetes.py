@@ -10,6 +10,9 @@ Traffic cannot be shifted: shares of pods are no shares of traffic. A hold pause
 rollback takes that pause back; one that a person set is left alone and nothing is written, since a
 paused Deployment accepts a template and does nothing with it.
 
+A pod template may hold secrets in plain sight, and plans are stored. So a plan only names the
+version whose template it means, and `apply` fills in the one that was read.
+
 Refused here: acting on revisions, deleting ReplicaSets, scaling.
 
 References
@@ -27,14 +30,15 @@ import msgspec
 
 from schemas.commands import Action, Command
 from schemas.plugins import plugin
-from service.act.adapters.base import Ask
+from service.act.adapters.base import Ask, PlatformFault
 from service.act.adapters.cluster import JSON_PATCH, path_to
 from service.act.adapters.clustered import Clustered, described, marking, request_of
 from service.act.adapters.owners import owner_of
 from service.act.adapters.targets import shares_of
 from service.act.plans import Current, Plan, Refusal, Settled, compare
 
-HASH = "pod-template-hash"
+HASHES = frozenset({"pod-template-hash", "rollouts-pod-template-hash"})
+TEMPLATE_OF = "rollbackd: pod template of"
 HELD = "rollbackd.io~1held"
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -65,6 +69,26 @@ class Kubernetes(Clustered):
 
     can: ClassVar[frozenset[Action]] = frozenset({"rollback", "hold"})
 
+    def __post_init__(self) -> None:
+        """Nothing was read yet."""
+        super().__post_init__()
+        self._templates: dict[str, dict[str, Any]] = {}
+
+    def filled(self, body: Any) -> Any:
+        """Put the pod template that was read in place of its version's name."""
+        if not isinstance(body, list):
+            return body
+        made = []
+        for operation in body:
+            value = operation.get("value")
+            if isinstance(value, dict) and TEMPLATE_OF in value:
+                found = self._templates.get(value[TEMPLATE_OF])
+                if found is None:
+                    raise PlatformFault("conflict", "the good version's pod template is gone")
+                operation = {**operation, "value": _without_hash(found["template"])}
+            made.append(operation)
+        return made
+
     def _check_version(self, label: str, text: str) -> None:
         if not str(text).strip() or "*" in str(text):
             raise ValueError(f"{label}: found {text!r}, expected an image or a label's value")
@@ -83,6 +107,7 @@ class Kubernetes(Clustered):
         sets = await self._cluster.items(path, labelSelector=selector) or []
         owner = owner_of(found, ("spec", "template"), ask.now_ms, self.writers)
         now = self.read(found, sets, described(owner, {}), owner.name)
+        self._templates = now.raw["templates"]
         # Once the template is the good one there is nothing to write: the rollout is under way.
         there = now.raw["template_version"] == ask.command.to_version
         moving = there and not now.raw["found"]["complete"]
@@ -143,10 +168,9 @@ class Kubernetes(Clustered):
         if refusal := self._fault(now):
             return refusal
         found = now.raw["found"]
-        template = _without_hash(now.raw["templates"][command.to_version]["template"])
         operations = [
             {"op": "test", "path": "/metadata/generation", "value": found["generation"]},
-            {"op": "replace", "path": "/spec/template", "value": template},
+            {"op": "replace", "path": "/spec/template", "value": {TEMPLATE_OF: command.to_version}},
             *marking(found, command),
         ]
         if found["held"]:
@@ -201,7 +225,7 @@ def _revision(notes: Mapping[str, str]) -> int:
 
 def _without_hash(template: dict[str, Any]) -> dict[str, Any]:
     metadata = template.get("metadata", {})
-    labels = {n: v for n, v in (metadata.get("labels") or {}).items() if n != HASH}
+    labels = {n: v for n, v in (metadata.get("labels") or {}).items() if n not in HASHES}
     return {**template, "metadata": {**metadata, "labels": labels}}
 
 

@@ -243,6 +243,39 @@ async def test_a_rollout_that_is_stuck_is_rolled_back(opened: Open, bed: Bed) ->
     assert ("applied", {"v41": 100.0}) == (receipt.status, bench_shares), receipt
 
 
+async def test_a_secret_in_a_pod_template_is_stored_nowhere(
+    opened: Open, bed: Bed, tmp_path: Path
+) -> None:
+    """If this breaks, a password from a Deployment's environment lies in rollbackd's database."""
+    async with opened("kubernetes") as bench:
+        bed.on_pause = bench.on_pause
+        path = bench.path  # type: ignore[attr-defined]
+        env = [{"name": "PASSWORD", "value": "canary-password"}]
+        place = "/spec/template/spec/containers/0"
+        secret = [
+            {"op": "add", "path": f"{place}/env", "value": env},
+            {"op": "replace", "path": f"{place}/image", "value": "fraud:v44"},
+        ]
+        bench.kube.patch(path, secret)
+        wait_until(lambda: bench.shares() == {"v44": 100.0}, 60, what="v44 is rolled out")
+        good = [{"op": "replace", "path": f"{place}/image", "value": "fraud:v45"}]
+        bench.kube.patch(path, good)
+        wait_until(lambda: bench.shares() == {"v45": 100.0}, 60, what="v45 is rolled out")
+        adapter = with_(bench, versions={"v41": "fraud:v44", "v42": "fraud:v45"})
+        receipt = await bed.execute(adapter, an_order(bench))
+        served = bench.kube.get(path)["spec"]["template"]["spec"]["containers"][0]
+        stored = _stored(tmp_path)
+
+    assert ("applied", "fraud:v44", env) == (receipt.status, served["image"], served["env"])
+    assert receipt.command_id.encode() in stored
+    assert b"canary-password" not in stored
+    assert "canary-password" not in str(receipt)
+
+
+def _stored(home: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in home.glob("act.db*"))
+
+
 async def test_our_hold_ends_with_a_rollback_and_a_person_s_does_not(
     opened: Open, bed: Bed
 ) -> None:
