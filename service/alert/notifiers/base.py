@@ -11,8 +11,10 @@ Refused here: trying again. `send` only says, by `NotDelivered`, whether and whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+from schemas.secrets import Secret
 from service.alert.route import Notice
 from service.http import Http, Reach, Reply
 
@@ -87,6 +89,34 @@ class NotDelivered(Exception):
         self.throttled = throttled
         self.gone = gone
         self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class ChatWebhook:
+    """What notifiers of chat systems with a webhook address share; `kind` names the platform.
+
+    Parameters
+    ----------
+    url : Secret
+        Webhook address. Whoever has it can post, so it never enters a log or an error.
+    allow_http : bool
+        Plain http beyond loopback.
+    """
+
+    url: Secret
+    allow_http: bool = False
+    kind: ClassVar[str] = ""
+
+    @property
+    def reach(self) -> Reach:
+        """Public addresses."""
+        return Reach(allow_http=self.allow_http)
+
+    async def send(self, letter: Letter, http: Http) -> None:
+        """Try once. `deliver.py` owns retrying."""
+        require_taken(
+            self.kind, await http.post(self.url.reveal(), json=letter.payload), CHAT_PERMANENT
+        )
 
 
 def require_taken(kind: str, reply: Reply, permanent: frozenset[int]) -> None:

@@ -13,17 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.plugins import plugin
-from schemas.secrets import Secret
 from service.alert.notifiers.base import (
-    CHAT_PERMANENT,
-    Letter,
+    ChatWebhook,
     Payload,
     fitted_as,
-    require_taken,
     without_markdown,
 )
 from service.alert.route import Notice
-from service.http import Http, Reach
 
 MAX_TITLE, MAX_DESCRIPTION, MAX_FIELD = 256, 1800, 1024
 _COLOURS = {"problem": 0xD55E00, "question": 0xE69F00, "good": 0x009E73, "person": 0xCC0000}
@@ -31,29 +27,15 @@ _COLOURS = {"problem": 0xD55E00, "question": 0xE69F00, "good": 0x009E73, "person
 
 @plugin("discord")
 @dataclass(frozen=True)
-class Discord:
-    """A channel.
+class Discord(ChatWebhook):
+    """A channel."""
 
-    Parameters
-    ----------
-    url : Secret
-        Webhook address. Whoever has it can post, so it never enters a log or an error.
-    allow_http : bool
-        Plain http beyond loopback.
-    """
-
-    url: Secret
-    allow_http: bool = False
+    kind = "discord"
 
     @property
     def pause_s(self) -> float:
         """Discord takes about thirty messages a minute for one channel."""
         return 2.2
-
-    @property
-    def reach(self) -> Reach:
-        """Public addresses."""
-        return Reach(allow_http=self.allow_http)
 
     def render(self, notice: Notice) -> Payload:
         """Say it as one embed."""
@@ -73,8 +55,3 @@ class Discord:
         if notice.link:
             embed["url"] = notice.link
         return {"embeds": [embed], "allowed_mentions": {"parse": []}}
-
-    async def send(self, letter: Letter, http: Http) -> None:
-        """Try once."""
-        reply = await http.post(self.url.reveal(), json=letter.payload)
-        require_taken("discord", reply, CHAT_PERMANENT)

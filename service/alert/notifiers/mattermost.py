@@ -12,17 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.plugins import plugin
-from schemas.secrets import Secret
 from service.alert.notifiers.base import (
-    CHAT_PERMANENT,
-    Letter,
+    ChatWebhook,
     Payload,
     fitted_as,
-    require_taken,
     without_markdown,
 )
 from service.alert.route import Notice
-from service.http import Http, Reach
 
 MAX_PART = 3000
 """Of about five parts; a post has room for 16,383 characters."""
@@ -31,29 +27,15 @@ _COLOURS = {"problem": "#D55E00", "question": "#E69F00", "good": "#009E73", "per
 
 @plugin("mattermost")
 @dataclass(frozen=True)
-class Mattermost:
-    """A channel.
+class Mattermost(ChatWebhook):
+    """A channel."""
 
-    Parameters
-    ----------
-    url : Secret
-        Webhook address. Whoever has it can post, so it never enters a log or an error.
-    allow_http : bool
-        Plain http beyond loopback.
-    """
-
-    url: Secret
-    allow_http: bool = False
+    kind = "mattermost"
 
     @property
     def pause_s(self) -> float:
         """Servers differ; one a second is taken by all."""
         return 1.0
-
-    @property
-    def reach(self) -> Reach:
-        """Public addresses."""
-        return Reach(allow_http=self.allow_http)
 
     def render(self, notice: Notice) -> Payload:
         """Say it as one attachment, with a text for notifications."""
@@ -72,8 +54,3 @@ class Mattermost:
         if notice.link:
             attachment["title_link"] = notice.link
         return {"attachments": [attachment]}
-
-    async def send(self, letter: Letter, http: Http) -> None:
-        """Try once."""
-        reply = await http.post(self.url.reveal(), json=letter.payload)
-        require_taken("mattermost", reply, CHAT_PERMANENT)

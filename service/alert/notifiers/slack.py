@@ -11,22 +11,17 @@ https://docs.slack.dev/messaging/formatting-message-text
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.plugins import plugin
-from schemas.secrets import Secret
 from service.alert.notifiers.base import (
-    CHAT_PERMANENT,
-    Letter,
+    ChatWebhook,
     Payload,
     fitted_as,
-    require_taken,
     shortened,
 )
 from service.alert.route import Notice
-from service.http import Http, Reach
 
 MAX_HEADER = 150
 MAX_SECTION = 3000
@@ -35,29 +30,15 @@ _MARKS = {"problem": "🔴", "question": "🟡", "good": "🟢", "person": "🚨
 
 @plugin("slack")
 @dataclass(frozen=True)
-class Slack:
-    """A channel.
+class Slack(ChatWebhook):
+    """A channel."""
 
-    Parameters
-    ----------
-    url : Secret
-        Webhook address. Whoever has it can post, so it never enters a log or an error.
-    allow_http : bool
-        Plain http beyond loopback.
-    """
-
-    url: Secret
-    allow_http: bool = False
+    kind = "slack"
 
     @property
     def pause_s(self) -> float:
         """Slack takes about one message a second from a webhook."""
         return 1.1
-
-    @property
-    def reach(self) -> Reach:
-        """Public addresses."""
-        return Reach(allow_http=self.allow_http)
 
     def render(self, notice: Notice) -> Payload:
         """Say what happened, then why, then what was done, then what to type."""
@@ -81,11 +62,6 @@ class Slack:
             "unfurl_links": False,
             "unfurl_media": False,
         }
-
-    async def send(self, letter: Letter, http: Http) -> None:
-        """Try once. `deliver.py` owns retrying."""
-        body = json.dumps(letter.payload).encode()
-        require_taken("slack", await http.post(self.url.reveal(), body=body), CHAT_PERMANENT)
 
 
 def escape(text: str) -> str:

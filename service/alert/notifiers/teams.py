@@ -12,17 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.plugins import plugin
-from schemas.secrets import Secret
 from service.alert.notifiers.base import (
-    CHAT_PERMANENT,
-    Letter,
+    ChatWebhook,
     Payload,
     fitted_as,
-    require_taken,
     without_markdown,
 )
 from service.alert.route import Notice
-from service.http import Http, Reach
 
 CARD = "application/vnd.microsoft.card.adaptive"
 MAX_TITLE, MAX_TEXT = 400, 1500
@@ -31,29 +27,15 @@ _COLOURS = {"problem": "attention", "question": "warning", "good": "good", "pers
 
 @plugin("teams")
 @dataclass(frozen=True)
-class Teams:
-    """A channel or chat.
+class Teams(ChatWebhook):
+    """A channel or chat."""
 
-    Parameters
-    ----------
-    url : Secret
-        Address of the flow. Whoever has it can post, so it never enters a log or an error.
-    allow_http : bool
-        Plain http beyond loopback.
-    """
-
-    url: Secret
-    allow_http: bool = False
+    kind = "teams"
 
     @property
     def pause_s(self) -> float:
         """Teams takes about four messages a second."""
         return 0.5
-
-    @property
-    def reach(self) -> Reach:
-        """Public addresses."""
-        return Reach(allow_http=self.allow_http)
 
     def render(self, notice: Notice) -> Payload:
         """Say it as one adaptive card."""
@@ -79,11 +61,6 @@ class Teams:
             "type": "message",
             "attachments": [{"contentType": CARD, "contentUrl": None, "content": card}],
         }
-
-    async def send(self, letter: Letter, http: Http) -> None:
-        """Try once."""
-        reply = await http.post(self.url.reveal(), json=letter.payload)
-        require_taken("teams", reply, CHAT_PERMANENT)
 
 
 def _text(text: str, **style: str) -> Payload:
