@@ -136,7 +136,9 @@ def policies() -> str:
         table(service.config, name, title)
         for name, title in (
             ("Config", "The file"),
+            ("AuditSettings", "`audit`"),
             ("EngineSettings", "`engine`"),
+            ("FleetSettings", "`fleet`"),
             ("HeartbeatSettings", "`heartbeat`"),
             ("HttpSettings", "`http`"),
             ("Token", "`http.tokens[]`"),
