@@ -13,6 +13,7 @@ not started here.
 
 import asyncio
 import contextlib
+import http.client
 import inspect
 import os
 import pwd
@@ -148,7 +149,7 @@ def url_answers(url: str, status: int = 200) -> bool:
             return bool(reply.status == status)
     except urllib.error.HTTPError as error:
         return error.code == status
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from tests.real import Process, free_port, run_process, start_process, url_answe
 
 RUN = [sys.executable, "-c", "from service.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
+
+CUT_OFF = (OSError, http.client.HTTPException, ValueError)
+"""What a reader sees of a server that is killed: before, within and after the head of its answer;
+in the last case half a body, which is no JSON."""
 
 
 class Machine:
@@ -65,7 +69,7 @@ class Machine:
         try:
             with urllib.request.urlopen(self.address + path, timeout=5) as reply:
                 return json.load(reply)
-        except (OSError, urllib.error.URLError):
+        except CUT_OFF:
             return None
 
     def post(self, topic: str, events: list[tuple[str, str]]) -> None:
@@ -80,7 +84,7 @@ class Machine:
         try:
             with urllib.request.urlopen(request, timeout=5) as reply:
                 return int(json.load(reply)["refused"]) == 0
-        except (OSError, urllib.error.URLError):
+        except CUT_OFF:
             return False
 
     def command(self, *arguments: str) -> str:
